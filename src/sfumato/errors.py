@@ -1,0 +1,62 @@
+"""What can go wrong, as a tree; every message says what was found, what would be right, and what to do.
+
+SfumatoError
+├── RequestError         a field of a request is wrong: names the field, the value and the range
+│   └── PromptError      a prompt cannot be read or encoded
+├── PictureError         a picture or its metadata cannot be read
+├── ConfigError          a configuration (network, scheduler, training) is wrong or asks for what we do not have
+├── ModelNotFoundError   a name that is neither an alias, a path nor in a local cache
+├── ModelFileError       a file is not a readable model file: container, header, truncation
+│   └── WeightsError     a readable file whose tensors are not the model they should be
+├── DataError            training data that cannot be used
+├── CheckpointError      a training run that cannot be resumed
+└── OutputError          a result that cannot be written, or would overwrite something
+"""
+
+
+class SfumatoError(Exception):
+    """The base of every error that sfumato raises on purpose."""
+
+
+class RequestError(SfumatoError):
+    """A field of a request is wrong. `field` is its name, for faces that point at it."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class PromptError(RequestError):
+    """A prompt cannot be read or encoded."""
+
+
+class PictureError(SfumatoError):
+    """A picture or its metadata cannot be read."""
+
+
+class ConfigError(SfumatoError):
+    """A configuration is wrong, or asks for something that sfumato does not have."""
+
+
+class ModelNotFoundError(SfumatoError):
+    """A model name is neither an alias, a path, nor in a local cache."""
+
+
+class ModelFileError(SfumatoError):
+    """A file is not a readable model file."""
+
+
+class WeightsError(ModelFileError):
+    """A readable file holds other tensors than the model needs."""
+
+
+class DataError(SfumatoError):
+    """Training data cannot be used."""
+
+
+class CheckpointError(SfumatoError):
+    """A training run cannot be resumed from what is on disk."""
+
+
+class OutputError(SfumatoError):
+    """A result cannot be written, or would overwrite something."""
