@@ -1,0 +1,113 @@
+"""Words for a scene: varied phrasing, attributes left out at random, and a record of what was said."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sfumato.scenes.scene import Scene, Thing
+from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
+
+SAID = {"colour": 0.9, "size": 0.5, "place": 0.7, "background": 0.85, "style": 0.35}
+"""How often a caption mentions an attribute; what it does not mention is free."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a caption says of one thing; None where it says nothing."""
+
+    kind: str
+    colour: str | None
+    size: str | None
+    place: str | None
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and what it claims. `relation` holds between the first thing and the second."""
+
+    text: str
+    claims: tuple[Claim, ...]
+    background: str | None
+    style: str | None
+    relation: str | None = None
+
+
+def caption(scene: Scene, rng: np.random.Generator, complete: bool = False) -> Caption:
+    """A caption of `scene`; every attribute is said when `complete`, else as often as `SAID` tells."""
+
+    def says(attribute: str) -> bool:
+        return complete or rng.random() < SAID[attribute]
+
+    relation = relation_between(*scene.things) if len(scene.things) == 2 and rng.random() < 0.5 else None
+    claims = tuple(
+        Claim(
+            kind=thing.kind,
+            colour=thing.colour if says("colour") else None,
+            size=thing.size if says("size") else None,
+            place=thing.place if relation is None and says("place") else None,
+        )
+        for thing in scene.things
+    )
+    background = scene.background if says("background") else None
+    style = scene.style if says("style") else None
+    return Caption(_phrase(claims, background, style, relation, rng), claims, background, style, relation)
+
+
+def relation_between(first: Thing, second: Thing) -> str:
+    """How the first thing lies to the second, along the axis on which they are further apart."""
+    dx, dy = first.x - second.x, first.y - second.y
+    if abs(dx) > abs(dy):
+        return "left of" if dx < 0 else "right of"
+    return "above" if dy < 0 else "below"
+
+
+def _phrase(
+    claims: tuple[Claim, ...], background: str | None, style: str | None, relation: str | None, rng: np.random.Generator
+) -> str:
+    if rng.random() < 0.12 and relation is None:
+        return _tags(claims, background, style, rng)
+    nouns = [_noun_phrase(claim, rng) for claim in claims]
+    if relation is not None:
+        things = f"{nouns[0]} {_pick(RELATIONS[relation], rng)} {nouns[1]}"
+    else:
+        places = [_pick(PLACES[claim.place], rng) if claim.place else "" for claim in claims]
+        things = " and ".join(f"{noun} {place}".strip() for noun, place in zip(nouns, places, strict=True))
+    if style is not None:
+        things = f"{_pick(STYLES[style], rng)} {things}"
+    elif rng.random() < 0.2:
+        things = f"{_pick(('a picture of', 'a drawing of', 'there is', 'an image of'), rng)} {things}"
+    if background is None:
+        return things
+    where = _pick(BACKGROUNDS[background].phrases, rng)
+    form = rng.random()
+    if form < 0.6:
+        return f"{things} {where}"
+    if form < 0.75:
+        return f"{things}, {where}"
+    if form < 0.9:
+        return f"{where}, {things}"
+    return f"{_pick(BACKGROUNDS[background].nouns, rng)} with {things}"
+
+
+def _noun_phrase(claim: Claim, rng: np.random.Generator) -> str:
+    words = [_pick(KINDS[claim.kind], rng)]
+    if claim.colour:
+        words.insert(0, claim.colour)
+    if claim.size:
+        words.insert(0, _pick(SIZE_WORDS[claim.size], rng))
+    article = "an" if words[0][0] in "aeiou" else "a"
+    return " ".join([article, *words])
+
+
+def _tags(claims: tuple[Claim, ...], background: str | None, style: str | None, rng: np.random.Generator) -> str:
+    tags = []
+    for claim in claims:
+        words = [claim.colour, KINDS[claim.kind][0]]
+        tags.append(" ".join(word for word in words if word))
+        tags.extend(tag for tag in (claim.size, claim.place) if tag)
+    tags.extend(tag for tag in (background, style) if tag)
+    return ", ".join(tags)
+
+
+def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
