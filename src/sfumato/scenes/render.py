@@ -73,7 +73,7 @@ def _draw(picture: Tensor, kind: str, things: list[Thing], scenes: list[Scene]) 
     main = main.clamp(0, 1)[..., None, None]  # [N, 3, 1, 1]
     grid = _grid(size, device)
     u, v = (grid[None, None, :] - x) / half, (grid[None, :, None] - y) / half
-    u, v = torch.broadcast_tensors(u, v)
+    u, v = u.expand(-1, size, -1), v.expand(-1, -1, size)
     pixels = half * size  # per local unit
     light = 1 - LIGHT * shaded * (0.6 * u + 0.8 * v).clamp(-1.3, 1.3)
     silhouette = None
@@ -114,7 +114,8 @@ def layout(scenes: Sequence[Scene], size: int = 16) -> tuple[Tensor, Tensor]:
     for index, drawn in enumerate(scenes):
         for thing in drawn.things:
             half = SIZES[thing.size]
-            u, v = torch.broadcast_tensors((grid[None, :] - thing.x) / half, (grid[:, None] - thing.y) / half)
+            u = ((grid[None, :] - thing.x) / half).expand(size, -1)
+            v = ((grid[:, None] - thing.y) / half).expand(-1, size)
             inside = union(*(distance for distance, _ in SHAPES[thing.kind](u, v))) < 0
             kinds[index][inside] = 1 + list(KINDS).index(thing.kind)
             colours[index][inside] = 1 + list(COLOURS).index(thing.colour)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -54,8 +55,8 @@ class Scene:
 
 def place_at(x: float, y: float) -> str:
     """The name of the place whose cell holds (x, y), in picture widths from the top left."""
-    column = sum(x > (a + b) / 2 for a, b in zip(COLUMNS, COLUMNS[1:], strict=False))
-    row = sum(y > (a + b) / 2 for a, b in zip(ROWS, ROWS[1:], strict=False))
+    column = sum(x > (a + b) / 2 for a, b in pairwise(COLUMNS))
+    row = sum(y > (a + b) / 2 for a, b in pairwise(ROWS))
     return list(PLACES)[3 * row + column]
 
 
