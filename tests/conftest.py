@@ -1,0 +1,27 @@
+"""What every test needs before the reference implementations are imported."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+
+def declare_torchvision_operators() -> torch.library.Library | None:
+    """Make torchvision importable beside a torch of another build, as the reference implementations import it.
+
+    A torchvision wheel for CUDA next to a CPU torch cannot load its compiled operators, and then fails to import
+    because two of them have no schema. No test calls them: declaring the schemas is enough.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or not found.submodule_search_locations:
+        return None
+    version = Path(found.submodule_search_locations[0], "version.py")
+    if torch.version.cuda is not None or not version.exists() or "+cu" not in version.read_text():
+        return None
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+TORCHVISION = declare_torchvision_operators()
