@@ -1,0 +1,144 @@
+"""A checkpoint as a lazy Mapping[str, Tensor]: one safetensors file, or several behind an index.
+
+Opening reads headers only. Tensors come memory-mapped, one at a time, as they are asked for.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sfumato.errors import ModelFileError
+from sfumato.weights.header import Header, TensorInfo, read_header
+
+JSON_LIMIT = 16 * 1024 * 1024  # bytes; the longest real one, a tokenizer.json, has about 2 MB
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of one or more safetensors files, read when they are asked for.
+
+    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files.
+    """
+
+    def __init__(self, headers: list[Header]) -> None:
+        self.paths = tuple(header.path for header in headers)
+        self.metadata = headers[0].metadata
+        self.infos: dict[str, TensorInfo] = {}
+        self._file_of: dict[str, Path] = {}
+        for header in headers:
+            for name, info in header.tensors.items():
+                if name in self.infos:
+                    raise ModelFileError(f"{header.path}: tensor {name!r} is also in {self._file_of[name].name}.")
+                self.infos[name] = info
+                self._file_of[name] = header.path
+        self._open: dict[Path, Any] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        path = self._file_of[name]
+        try:
+            if path not in self._open:
+                self._open[path] = safe_open(path, framework="pt", device="cpu")
+            tensor: Tensor = self._open[path].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise ModelFileError(f"{path}: tensor {name!r} cannot be read: {error}") from error
+        if tuple(tensor.shape) != self.infos[name].shape:
+            raise ModelFileError(f"{path}: was changed while it was being read; load it again.")
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos
+
+
+def open_file(path: Path | str) -> TensorFile:
+    """Open a .safetensors file, or the .index.json of a sharded one, without reading a weight.
+
+    Raises ModelFileError for what is not one, is damaged, or lacks a shard.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path}: a folder; a file was expected here.")
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file.")
+    if path.name.endswith(".json"):
+        return open_index(path)
+    return TensorFile([read_header(path)])
+
+
+def open_index(path: Path) -> TensorFile:
+    """Open the shards that an index names; each must lie beside it and hold what the index says."""
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelFileError(f"{path}: not the index of a sharded model: it has no weight_map.")
+    for shard in places.values():
+        if not isinstance(shard, str) or not is_plain_name(shard):
+            raise ModelFileError(f"{path}: names the shard {shard!r}; shards are files beside the index.")
+    names = sorted(set(places.values()))
+    missing = [name for name in names if not (path.parent / name).is_file()]
+    if missing:
+        raise ModelFileError(
+            f"{path}: {len(missing)} of {len(names)} shards are missing, first {missing[0]!r}; download them too."
+        )
+    tensors = TensorFile([read_header(path.parent / name) for name in names])
+    check_index(path, places, tensors)
+    return tensors
+
+
+def check_index(path: Path, places: Mapping[str, str], tensors: TensorFile) -> None:
+    """Check that the index and its shards name the same tensors."""
+    absent = sorted(set(places) - set(tensors))
+    extra = sorted(set(tensors) - set(places))
+    if absent or extra:
+        first = repr((absent or extra)[0])
+        raise ModelFileError(
+            f"{path}: does not fit its shards: {len(absent)} tensors are in no shard and {len(extra)} are not in "
+            f"the index, first {first}; the shards are of different models or versions."
+        )
+
+
+def is_plain_name(name: str) -> bool:
+    """Say whether a name stays in its folder: no separator, no drive, no parent."""
+    return bool(name) and name not in (".", "..") and not set(name) & set('/\\:\0"')
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a configuration file; raises ModelFileError naming the file."""
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise ModelFileError(f"{path}: larger than {JSON_LIMIT:,} bytes, too long for a configuration.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: not valid JSON: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{path}: should hold a JSON object and holds a {type(value).__name__}.")
+    return value
+
+
+def check_finite(name: str, tensor: Tensor, path: Path) -> None:
+    """Raise ModelFileError if a weight is not a finite number.
+
+    The sum is read once at memory speed and is not finite if any element is not; only then is each looked at, as
+    a sum of finite numbers can overflow too.
+    """
+    if not tensor.is_floating_point():
+        return
+    values = tensor.float() if tensor.element_size() < 2 else tensor  # float8 has no sum of its own
+    if torch.isfinite(values.sum(dtype=torch.promote_types(values.dtype, torch.float32))):
+        return
+    bad = values.numel() - int(torch.isfinite(values).sum())
+    if bad:
+        raise ModelFileError(
+            f"{path}: {bad:,} of {values.numel():,} numbers of {name!r} are not finite; the file is damaged or was "
+            "saved from a broken training: use another version of it."
+        )
