@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
 import torch
 
 
@@ -25,3 +26,12 @@ def declare_torchvision_operators() -> torch.library.Library | None:
 
 
 TORCHVISION = declare_torchvision_operators()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name what needs a GPU, and skip it, where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and this machine has none"))
