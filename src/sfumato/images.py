@@ -1,0 +1,233 @@
+"""Pictures to tensors and back: any file to upright RGB, fitting, masks, grids, and how alike two pictures are.
+
+The rules for a start image, whatever it is:
+- PNG, JPEG or WebP, at most 16384 pixels a side and 8192 x 8192 in all; only the first frame of an animation;
+- turned upright as its EXIF orientation says; colours taken to sRGB when it carries another profile that works;
+- transparent parts lie on white; 16 bits a channel are rounded to 8; CMYK, palette, grey and 1-bit become RGB;
+- another size is cropped to fill: scaled (Lanczos) until it covers the asked size, and its middle is kept.
+
+A mask follows the same rules, but becomes grey, and its transparent parts are black: nothing is repainted there.
+"""
+
+import io
+import math
+import os
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sfumato.errors import PictureError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_SIDE = 16_384  # pixels; what JPEG and WebP hold, about
+MAX_PIXELS = 8192 * 8192  # the largest picture that a request can make can also be read
+
+PictureSource = str | os.PathLike[str] | bytes | Image.Image
+
+
+def open_picture(source: PictureSource) -> Image.Image:
+    """The picture of a path, of bytes or as it is, turned upright and loaded, in the mode of the file.
+
+    Raises PictureError for a missing, foreign, damaged or too large file.
+    """
+    if isinstance(source, Image.Image):
+        _check_size(source, "the picture")
+        return ImageOps.exif_transpose(source)
+    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the tighter one
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as opened:
+                _check_size(opened, name)
+                opened.load()
+                return ImageOps.exif_transpose(opened)
+    except FileNotFoundError:
+        raise PictureError(f"{name}: there is no such file") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"{name} is not a PNG, JPEG or WebP picture") from None
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name} is too large: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise PictureError(f"{name} cannot be read: {error}") from error
+
+
+def _check_size(picture: Image.Image, name: str) -> None:
+    width, height = picture.size
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS or min(width, height) < 1:
+        raise PictureError(
+            f"{name} has {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} in all can be read. "
+            "Scale it down first."
+        )
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """The picture as 8-bit sRGB, transparent parts on white. Raises PictureError for a mode without a clear range."""
+    picture = _eight_bits(picture)
+    alpha = _alpha(picture)
+    colours = _srgb(picture.convert("RGB") if picture.mode in ("P", "PA") else picture)
+    if alpha is None:
+        return colours
+    white = Image.new("RGB", picture.size, (255, 255, 255))
+    return Image.composite(colours, white, alpha)
+
+
+def to_mask(picture: Image.Image) -> Image.Image:
+    """The picture as an 8-bit grey mask, white = repaint; its transparent parts are black."""
+    picture = _eight_bits(picture)
+    alpha = _alpha(picture)
+    grey = (picture.convert("RGB") if picture.mode in ("P", "PA", "RGBA", "RGBa", "CMYK") else picture).convert("L")
+    return grey if alpha is None else Image.composite(grey, Image.new("L", picture.size, 0), alpha)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Pictures of 16 bits as 8, rounded: Pillow's own conversion clips them."""
+    if picture.mode == "F":
+        raise PictureError("the picture has floating-point values of an unknown range; save it with 8 or 16 bits first")
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65_535:
+        raise PictureError(
+            f"the picture's values run from {values.min()} to {values.max()}; they must be within 0 and 65535"
+        )
+    return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
+
+
+def _alpha(picture: Image.Image) -> Image.Image | None:
+    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+        return picture.getchannel("A")
+    if "transparency" in picture.info:
+        return picture.convert("RGBA").getchannel("A")
+    return None
+
+
+def _srgb(picture: Image.Image) -> Image.Image:
+    """RGB colours in sRGB. A profile that cannot be used is passed over, as viewers do."""
+    if picture.mode in ("RGBa", "La"):  # premultiplied
+        picture = picture.convert("RGBA" if picture.mode == "RGBa" else "LA")
+    if picture.mode in ("RGBA", "LA"):
+        picture = picture.convert(picture.mode.removesuffix("A"))
+    profile = picture.info.get("icc_profile")
+    if isinstance(profile, bytes) and picture.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if ImageCms.getProfileDescription(source).strip().startswith("sRGB"):
+                return picture.convert("RGB")
+            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            return picture.convert("RGB")
+    return picture.convert("RGB")
+
+
+def crop_to_fill(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture scaled until it covers width x height, and its middle; unchanged when it has that size."""
+    if picture.size == (width, height):
+        return picture
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+
+
+def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of one size as [B, 3, H, W] float32 in [-1, 1]."""
+    arrays = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def to_levels(pixels: Tensor) -> Tensor:
+    """Pixels in [-1, 1] as [0, 255], still float32 and not rounded; what lies outside is clamped."""
+    return ((pixels.float() / 2 + 0.5).clamp(0, 1)) * 255.0
+
+
+def to_pictures(levels: Tensor) -> list[Image.Image]:
+    """Levels [B, 3, H, W] in [0, 255] as RGB pictures, rounded: the one place where pixels become bytes.
+
+    Raises PictureError if a value is not finite, instead of making it black.
+    """
+    if not bool(torch.isfinite(levels).all()):
+        raise PictureError(
+            "the decoded picture has values that are not finite; try --dtype float32, and check the model's weights"
+        )
+    rounded = levels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(array) for array in rounded]
+
+
+def feather(mask: Image.Image, blur: float) -> Image.Image:
+    """The mask with a soft edge that lies inside of it, so that what was black stays exactly black.
+
+    The mask is blurred (a Gaussian of `blur` pixels standard deviation) and 2 x blurred - 1 is kept: 0 at a straight
+    edge, 1 some 2.5 x blur further in. What is thinner than twice that is repainted only in part.
+    """
+    if blur == 0:
+        return mask
+    blurred = np.asarray(mask.filter(ImageFilter.GaussianBlur(blur))).astype(np.int32)
+    hard = np.asarray(mask).astype(np.int32)
+    ramp = np.maximum(2 * blurred - 255, 0)
+    return Image.fromarray(((ramp * hard + 127) // 255).astype(np.uint8))
+
+
+def mask_weights(mask: Image.Image) -> Tensor:
+    """A grey mask as [1, 1, H, W] float32 in [0, 1]."""
+    return torch.from_numpy(np.array(mask)).float()[None, None] / 255.0
+
+
+def pad_to_multiple(pixels: Tensor, multiple: int) -> Tensor:
+    """[B, C, H, W] made larger on the right and below, by repeating the last column and row, to whole multiples."""
+    height, width = pixels.shape[-2:]
+    return F.pad(pixels, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def grid(pictures: Sequence[Image.Image], columns: int | None = None, *, gap: int = 0) -> Image.Image:
+    """The pictures in rows, on white, in cells of the largest one's size; as square as can be without `columns`.
+
+    Raises PictureError if there are none, or the sheet would be larger than a picture may be.
+    """
+    if not pictures:
+        raise PictureError("a grid needs at least one picture")
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    width = max(picture.width for picture in pictures) + gap
+    height = max(picture.height for picture in pictures) + gap
+    if max(columns * width, rows * height) > 4 * MAX_SIDE:
+        raise PictureError(f"a grid of {rows}x{columns} would have {columns * width}x{rows * height} pixels")
+    sheet = Image.new("RGB", (columns * width - gap, rows * height - gap), (255, 255, 255))
+    for place, picture in enumerate(pictures):
+        sheet.paste(picture, (place % columns * width, place // columns * height))
+    return sheet
+
+
+def psnr(first: Image.Image, second: Image.Image) -> float:
+    """The peak signal-to-noise ratio of two RGB pictures of one size, in decibels; infinite when they are equal."""
+    a, b = (np.asarray(picture.convert("RGB")).astype(np.float64) for picture in (first, second))
+    error = float(np.mean((a - b) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+def ssim(first: Image.Image, second: Image.Image) -> float:
+    """The structural similarity of two RGB pictures of one size, the mean over pixels and channels; 1 when equal.
+
+    A Gaussian window of 11 pixels and standard deviation 1.5 within the picture, K1 = 0.01 and K2 = 0.03.
+    Raises PictureError below 11 pixels a side. Wang et al. 2004, equation 13.
+    """
+    if min(first.size) < 11:
+        raise PictureError(f"SSIM needs 11 pixels a side; the picture is {first.width}x{first.height}")
+    a, b = (to_levels(to_pixels([picture])).double() for picture in (first, second))
+    offsets = torch.arange(11, dtype=torch.float64) - 5
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(x: Tensor) -> Tensor:
+        rows = F.conv2d(x.transpose(0, 1), window.view(1, 1, 11, 1))
+        return F.conv2d(rows, window.view(1, 1, 1, 11))
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return float((likeness / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean())

@@ -1,0 +1,114 @@
+"""What sfumato writes into its own pictures: one JSON record, and A1111's text for everybody else."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from sfumato.metadata.containers import CHUNK, PARAMETERS
+from sfumato.metadata.infotext import Infotext, format_infotext
+from sfumato.request import Request
+
+FORMAT = 1  # of the record; a reader refuses a higher one
+
+# What A1111 calls the presets: its sampler, and its schedule type where the preset fixes one
+A1111_SAMPLERS: dict[str, tuple[str, str | None]] = {
+    "ddim": ("DDIM", None),
+    "plms": ("PLMS", None),
+    "pndm": ("PLMS", None),
+    "euler": ("Euler", None),
+    "euler_a": ("Euler a", None),
+    "heun": ("Heun", None),
+    "dpm2": ("DPM2", None),
+    "dpm2_a": ("DPM2 a", None),
+    "lms": ("LMS", None),
+    "dpmpp_2s_a": ("DPM++ 2S a", None),
+    "dpmpp_2m": ("DPM++ 2M", None),
+    "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
+    "dpmpp_sde": ("DPM++ SDE", None),
+    "dpmpp_2m_sde": ("DPM++ 2M SDE", None),
+    "dpmpp_3m_sde": ("DPM++ 3M SDE", None),
+    "unipc": ("UniPC", None),
+    "lcm": ("LCM", None),
+}
+A1111_SCHEDULES = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "polyexponential": "Polyexponential",
+    "sgm_uniform": "SGM Uniform",
+    "kl_optimal": "KL Optimal",
+    "simple": "Simple",
+    "normal": "Normal",
+    "ddim_uniform": "DDIM",
+    "beta": "Beta",
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """All that decides a picture beside its request.
+
+    `hashes` are those of the weights by component; `inputs` the sha256 of the upright RGB pixels of the start image
+    and the mask; `environment` the versions, the device and the precision.
+    """
+
+    model: str
+    family: str
+    hashes: Mapping[str, str]
+    environment: Mapping[str, str | int]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+def pixels_digest(picture: Image.Image) -> str:
+    """The sha256 of a picture's bytes, row by row: of its RGB, or of its grey when it is a mask."""
+    return hashlib.sha256(picture.tobytes()).hexdigest()
+
+
+def make_record(request: Request, index: int, picture: Image.Image, provenance: Provenance) -> dict[str, Any]:
+    """The record of picture `index` of a resolved request."""
+    if request.seed is None:
+        raise ValueError("the request of a picture that was made has a seed")
+    return {
+        "format": FORMAT,
+        "request": request.to_dict(),
+        "index": index,
+        "seed": request.seed + index,
+        "model": {"name": provenance.model, "family": provenance.family, "hashes": dict(provenance.hashes)},
+        "inputs": dict(provenance.inputs),
+        "environment": dict(provenance.environment),
+        "pixels": {"sha256": pixels_digest(picture), "width": picture.width, "height": picture.height},
+    }
+
+
+def record_infotext(record: Mapping[str, Any]) -> str:
+    """A record as A1111 writes it, for the readers that know nothing else."""
+    request = Request.from_dict(record["request"])
+    sampler, schedule = A1111_SAMPLERS.get(request.sampler or "", (request.sampler or "", None))
+    if request.spacing is not None:
+        schedule = A1111_SCHEDULES.get(request.spacing, request.spacing)
+    parameters: dict[str, str | None] = {
+        "Steps": str(request.steps),
+        "Sampler": sampler,
+        "Schedule type": schedule,
+        "CFG scale": None if request.guidance is None else f"{request.guidance:g}",
+        "Seed": str(record["seed"]),
+        "Size": f"{record['pixels']['width']}x{record['pixels']['height']}",
+        "Model": record["model"]["name"],
+        "VAE": request.vae,
+        "Denoising strength": None if request.strength is None else f"{request.strength:g}",
+        "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
+        "RNG": "GPU" if request.noise == "philox" else "CPU",
+        "Version": f"sfumato {record['environment'].get('sfumato', '')}".strip(),
+    }
+    prompt = request.prompts[record["index"] // request.count]
+    known = {key: value for key, value in parameters.items() if value}
+    return format_infotext(Infotext(prompt, request.negative_prompt, known))
+
+
+def stamp(picture: Image.Image, record: Mapping[str, Any]) -> None:
+    """Puts a record, and A1111's text of it, into `picture.info`, from where `save` writes them."""
+    picture.info[PARAMETERS] = record_infotext(record)
+    picture.info[CHUNK] = json.dumps(record, ensure_ascii=False)
