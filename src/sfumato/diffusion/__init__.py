@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: schedules, denoisers, samplers and noise. Knows no network and no file."""

@@ -1,0 +1,44 @@
+"""Samplers: each integrates any denoiser over a list of noise levels, and yields a Step for each interval."""
+
+from collections.abc import Callable, Iterator
+
+from sfumato.diffusion.samplers.consistency import lcm, tcd
+from sfumato.diffusion.samplers.dpmpp import (
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2m_sde_heun,
+    dpmpp_3m_sde,
+    dpmpp_multistep,
+)
+from sfumato.diffusion.samplers.euler import euler, euler_ancestral
+from sfumato.diffusion.samplers.multistep import deis, lms, plms
+from sfumato.diffusion.samplers.singlestep import dpm2, dpm2_ancestral, dpmpp_2s_ancestral, dpmpp_sde, heun
+from sfumato.diffusion.samplers.step import Sampler, Step
+from sfumato.diffusion.samplers.unipc import unipc
+
+SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
+    "euler": euler,
+    "euler_ancestral": euler_ancestral,
+    "heun": heun,
+    "dpm2": dpm2,
+    "dpm2_ancestral": dpm2_ancestral,
+    "lms": lms,
+    "plms": plms,
+    "dpmpp_2s_ancestral": dpmpp_2s_ancestral,
+    "dpmpp_sde": dpmpp_sde,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "dpmpp_2m_sde_heun": dpmpp_2m_sde_heun,
+    "dpmpp_3m_sde": dpmpp_3m_sde,
+    "dpmpp_multistep": dpmpp_multistep,
+    "deis": deis,
+    "unipc": unipc,
+    "lcm": lcm,
+    "tcd": tcd,
+}
+"""Each is a `Sampler`; keyword arguments are its options."""
+
+TAKES_SCHEDULE = frozenset({"lcm", "tcd"})
+"""Samplers that read timesteps too, and take the model's schedule as an option."""
+
+__all__ = ["SAMPLERS", "TAKES_SCHEDULE", "Sampler", "Step", *SAMPLERS]
