@@ -1,0 +1,280 @@
+"""Prompts -> Conditioning, by the rules of each family of Stable Diffusion."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sfumato.errors import ConfigError, PromptError, RequestError
+from sfumato.nn.clip import TextEncoder
+from sfumato.text.prompt import Chunk, Dialect, PromptReport, chunk, empty_chunk, parse, report
+from sfumato.text.tokenizer import Tokenizer
+
+# What the SDXL refiner is told about the picture that is wanted, and that is not: diffusers' defaults, from
+# Stability-AI/generative-models.
+AESTHETIC_SCORE = 6.0
+NEGATIVE_AESTHETIC_SCORE = 2.5
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a denoiser is told about B pictures.
+
+    `context` [B, L, D]: the words; `pooled` [B, P]: the whole prompt in one vector (SDXL); `size` [B, 6], for the
+    refiner [B, 5]: sizes of the picture; `concat` [B, 5, h, w]: mask and masked latent of an inpainting network.
+    """
+
+    context: Tensor
+    pooled: Tensor | None = None
+    size: Tensor | None = None
+    concat: Tensor | None = None
+
+    def __len__(self) -> int:
+        """How many pictures."""
+        return len(self.context)
+
+    def __getitem__(self, pictures: slice) -> "Conditioning":
+        """That of some of the pictures."""
+        return self._each(lambda tensor: tensor[pictures])
+
+    def expand(self, count: int) -> "Conditioning":
+        """The same for `count` pictures, from that of one. Raises ValueError if there are several."""
+        if len(self) != 1:
+            raise ValueError(f"the conditioning of {len(self)} pictures cannot be expanded; that of one can")
+        return self._each(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
+        """The same on a device and in a precision; `size` stays float32, because bfloat16 has no 1025."""
+        moved = self._each(lambda tensor: tensor.to(device=device, dtype=dtype))
+        return moved if self.size is None else replace(moved, size=self.size.to(device=device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        tensors = (self.context, self.pooled, self.size, self.concat)
+        context, *others = (None if tensor is None else change(tensor) for tensor in tensors)
+        assert context is not None
+        return Conditioning(context, *others)
+
+
+def stack(parts: Sequence[Conditioning]) -> Conditioning:
+    """The conditioning of all the pictures of `parts`, in order.
+
+    Raises ValueError if they differ in length or kind: prompts are padded to one length by encoding them together.
+    """
+    lengths = {part.context.shape[1] for part in parts}
+    if len(lengths) != 1:
+        raise ValueError(f"context lengths {sorted(lengths)} cannot be stacked; encode the prompts together")
+
+    def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        if present and len(present) != len(parts):
+            raise ValueError("conditionings with and without pooled, size or concat cannot be stacked")
+        return torch.cat(present) if present else None
+
+    return Conditioning(
+        torch.cat([part.context for part in parts]),
+        joined([part.pooled for part in parts]),
+        joined([part.size for part in parts]),
+        joined([part.concat for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How a family of models reads the states of its text encoders.
+
+    `skip`: layers left out at the end, 0 = the last layer's state; `final_norm`: whether the final norm is applied to
+    it; `pooled`: whether the last encoder's pooled projection is part of the conditioning; `sizes`: how many size ids
+    there are (0, 6 or, with an aesthetic score, 5); `zero_empty_negative`: whether an empty negative prompt is all
+    zeros; `limit`: the most chunks of a prompt that the denoiser takes, None for any number.
+    """
+
+    skip: int = 0
+    final_norm: bool = True
+    pooled: bool = False
+    sizes: int = 0
+    zero_empty_negative: bool = False
+    limit: int | None = None
+
+
+SD1 = TextRules()
+# SD 2.x reads the penultimate of OpenCLIP H's 24 layers. Published diffusers folders hold only the first 23, so that
+# it is their last layer: SD1's rules are right for them, these for an encoder with all 24.
+SD2 = TextRules(skip=1)
+SDXL = TextRules(skip=1, final_norm=False, pooled=True, sizes=6, zero_empty_negative=True)
+SDXL_REFINER = replace(SDXL, sizes=5, zero_empty_negative=False)
+
+
+@dataclass(frozen=True)
+class TextStack:
+    """The text encoders of a model, each with its tokenizer, and the rules by which they are read.
+
+    Raises ConfigError if tokenizers and encoders do not fit each other.
+    """
+
+    tokenizers: tuple[Tokenizer, ...]
+    encoders: tuple[TextEncoder, ...]
+    rules: TextRules
+
+    def __post_init__(self) -> None:
+        if not self.encoders or len(self.tokenizers) != len(self.encoders):
+            raise ConfigError(
+                f"{len(self.encoders)} text encoders need as many tokenizers, not {len(self.tokenizers)}."
+            )
+        if len({tokenizer.max_length for tokenizer in self.tokenizers}) != 1:
+            lengths = [tokenizer.max_length for tokenizer in self.tokenizers]
+            raise ConfigError(f"The tokenizers' max_length must be the same, not {lengths}: states are concatenated.")
+        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
+            places, size = encoder.config.max_position_embeddings, encoder.config.vocab_size
+            if tokenizer.max_length > places:
+                raise ConfigError(f"The tokenizer makes {tokenizer.max_length} ids; its text encoder takes {places}.")
+            if len(tokenizer) > size:
+                raise ConfigError(f"The tokenizer has {len(tokenizer)} tokens; its text encoder knows {size}.")
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "TextStack":
+        """This stack, its encoders moved to a device and into a precision."""
+        for encoder in self.encoders:
+            encoder.to(device=device, dtype=dtype)
+        return self
+
+    def tokens(self, prompt: str, *, dialect: Dialect = "a1111", encoder: int = 0) -> PromptReport:
+        """What becomes of a prompt before it is encoded, for one of the encoders. Raises PromptError."""
+        return report(prompt, self.tokenizers[encoder], dialect=dialect, limit=self.rules.limit)
+
+    def encode(
+        self, prompts: str | Sequence[str], *, dialect: Dialect = "a1111", clip_skip: int = 0, rows: int = 1
+    ) -> Conditioning:
+        """The conditioning of each prompt, [B, chunks x 77, D]; shorter prompts are padded with empty chunks.
+
+        `clip_skip` leaves out so many more layers than the family does: 1 is what A1111 calls 2. `rows` chunks go
+        through an encoder at a time; with 1, what a prompt gives does not depend on the prompts beside it, bit for bit.
+        Without gradients; `size` is None until `sized` sets it. What is beyond `rules.limit` is left out: see `tokens`.
+        Raises PromptError for a prompt that cannot be read, RequestError for a clip_skip that is out of range.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        return self._encode(prompts, dialect=dialect, clip_skip=clip_skip, rows=rows)
+
+    def encode_pair(
+        self,
+        prompts: str | Sequence[str],
+        negatives: str | Sequence[str] = "",
+        *,
+        dialect: Dialect = "a1111",
+        clip_skip: int = 0,
+        rows: int = 1,
+    ) -> tuple[Conditioning, Conditioning]:
+        """The conditionings of prompts and of their negatives, of one length; one negative serves all prompts.
+
+        An empty negative is all zeros where the family says so: SDXL, as diffusers does when none is given. Options and
+        errors are those of `encode`; also raises PromptError if the numbers of prompts and negatives differ.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        negatives = [negatives] * len(prompts) if isinstance(negatives, str) else list(negatives)
+        if len(negatives) != len(prompts):
+            raise PromptError(
+                f"There are {len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one for each.",
+                field="negative_prompt",
+            )
+        given = [negative or (None if self.rules.zero_empty_negative else "") for negative in negatives]
+        both = self._encode([*prompts, *given], dialect=dialect, clip_skip=clip_skip, rows=rows)
+        return both[: len(prompts)], both[len(prompts) :]
+
+    def sized(
+        self,
+        conditioning: Conditioning,
+        *,
+        height: int,
+        width: int,
+        original: tuple[int, int] | None = None,
+        crop: tuple[int, int] = (0, 0),
+        score: float = AESTHETIC_SCORE,
+    ) -> Conditioning:
+        """The conditioning with the size ids of a picture of height x width pixels; the same if the family has none.
+
+        `original` (height, width; the picture's own by default) and `crop` (top, left) describe the training picture
+        that the wanted one should be like; `score` is read by the refiner alone. Podell et al. 2023, section 2.2.
+        """
+        if self.rules.sizes == 0:
+            return conditioning
+        last = (score,) if self.rules.sizes == 5 else (height, width)
+        ids = torch.tensor([*(original or (height, width)), *crop, *last], dtype=torch.float32)
+        return replace(conditioning, size=ids.to(conditioning.context.device).repeat(len(conditioning), 1))
+
+    @torch.no_grad()
+    def _encode(self, prompts: Sequence[str | None], *, dialect: Dialect, clip_skip: int, rows: int) -> Conditioning:
+        """As `encode`; a prompt that is None gives zeros. At least one must not be None."""
+        self._check_clip_skip(clip_skip)
+        parsed = [None if prompt is None else parse(prompt, dialect) for prompt in prompts]
+        if not any(spans is not None for spans in parsed):
+            raise PromptError("There is no prompt to encode; give at least one, which may be empty.", field="prompt")
+        by_tower = [
+            [
+                None if spans is None else list(chunk(spans, tokenizer, limit=self.rules.limit).chunks)
+                for spans in parsed
+            ]
+            for tokenizer in self.tokenizers
+        ]
+        most = max(len(chunks) for prompts_of_one in by_tower for chunks in prompts_of_one if chunks is not None)
+        contexts, pooled = [], None
+        for tokenizer, encoder, by_prompt in zip(self.tokenizers, self.encoders, by_tower, strict=True):
+            filled = [chunks and [*chunks, *[empty_chunk(tokenizer)] * (most - len(chunks))] for chunks in by_prompt]
+            present = [chunks for chunks in filled if chunks is not None]
+            states = _states(encoder, [each.ids for chunks in present for each in chunks], self.rules, clip_skip, rows)
+            context = [torch.cat([_weighted(states[each.ids][0], each) for each in chunks]) for chunks in present]
+            contexts.append(_with_zeros(context, filled))
+            pooled = _with_zeros([states[chunks[0].ids][1] for chunks in present], filled)
+        return Conditioning(torch.cat(contexts, dim=-1), pooled if self.rules.pooled else None)
+
+    def _check_clip_skip(self, clip_skip: int) -> None:
+        layers = min(encoder.config.num_hidden_layers for encoder in self.encoders)
+        most = layers - 1 - self.rules.skip
+        if not 0 <= clip_skip <= most:
+            raise RequestError(
+                f"clip_skip is {clip_skip}; this model's text encoder has {layers} layers: between 0 and {most}.",
+                field="clip_skip",
+            )
+
+
+def _with_zeros(values: Sequence[Tensor], filled: Sequence[list[Chunk] | None]) -> Tensor:
+    """The values as one tensor, with zeros at the places where `filled` is None."""
+    remaining = iter(values)
+    zeros = torch.zeros_like(values[0])
+    return torch.stack([zeros if chunks is None else next(remaining) for chunks in filled])
+
+
+def _states(
+    encoder: TextEncoder, ids: Sequence[tuple[int, ...]], rules: TextRules, clip_skip: int, rows: int
+) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+    """For each different chunk of ids: the state that the rules name, [77, D], and the pooled vector, [P].
+
+    The pooled vector is the last layer's at any clip_skip.
+    """
+    different = list(dict.fromkeys(ids))
+    device = next(encoder.parameters()).device
+    skip = rules.skip + clip_skip
+    found: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+    for start in range(0, len(different), rows):
+        some = different[start : start + rows]
+        states = encoder(torch.tensor(some, device=device))
+        hidden = states.hidden[-1 - skip]
+        if rules.final_norm:
+            hidden = states.last if skip == 0 else encoder.final_norm(hidden)
+        found.update(zip(some, zip(hidden, states.pooled, strict=True), strict=True))
+    return found
+
+
+def _weighted(state: Tensor, part: Chunk) -> Tensor:
+    """The state of a chunk, [77, D], each token's multiplied by its weight, and the mean restored as A1111 does.
+
+    A chunk whose weights are all 1 is left as it is. Raises PromptError if the weights make the mean vanish.
+    """
+    if all(weight == 1.0 for weight in part.weights):
+        return state
+    wide = state.float()
+    weighted = wide * wide.new_tensor(part.weights)[:, None]
+    scale = (wide.mean() / weighted.mean()).item()
+    if not abs(scale) < float("inf"):
+        raise PromptError(
+            "The weights of the prompt cancel each other: the mean vanishes. Change them.", field="prompt"
+        )
+    return (weighted * scale).to(state.dtype)
