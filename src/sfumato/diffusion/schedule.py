@@ -152,14 +152,29 @@ BETA_DEFAULTS: dict[str, tuple[float, float, str]] = {
 }
 """beta_start, beta_end and beta_schedule where a diffusers class leaves its siblings' 0.0001, 0.02 and linear."""
 
+NEVER_RESCALE = frozenset(
+    {
+        "PNDMScheduler",
+        "HeunDiscreteScheduler",
+        "LMSDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverSDEScheduler",
+        "DPMSolverSinglestepScheduler",
+        "DEISMultistepScheduler",
+    }
+)
+"""Classes of diffusers that do not read rescale_betas_zero_snr."""
+
 
 def from_scheduler_config(config: Mapping[str, object]) -> NoiseSchedule:
     """The schedule that a diffusers `scheduler_config.json` describes, with its class's own defaults.
 
     Raises ConfigError for a beta schedule that sfumato does not have, or a value of the wrong type.
     """
-    defaults = BETA_DEFAULTS.get(str(config.get("_class_name")), (0.0001, 0.02, "linear"))
-    zero_terminal_snr = bool(config.get("rescale_betas_zero_snr", False))
+    name = str(config.get("_class_name"))
+    defaults = BETA_DEFAULTS.get(name, (0.0001, 0.02, "linear"))
+    zero_terminal_snr = bool(config.get("rescale_betas_zero_snr", False)) and name not in NEVER_RESCALE
     trained = config.get("trained_betas")
     if trained is not None:
         if not isinstance(trained, Sequence) or not all(isinstance(beta, int | float) for beta in trained):

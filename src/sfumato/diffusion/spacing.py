@@ -146,8 +146,8 @@ def beta(
 ) -> list[float]:
     """Timesteps at the quantiles of a beta distribution: more steps at both ends. Lee et al. 2024, section 4.
 
-    ComfyUI and A1111 drop a timestep that rounds to the one before it; here it moves to the next free one, so that
-    the number of steps is what was asked for.
+    ComfyUI drops a timestep that rounds to the one before it; here it moves to the next free one, so that the
+    number of steps is what was asked for.
     """
     _check(schedule, steps)
     quantiles = [beta_quantile(1 - index / steps, alpha, beta) for index in range(steps)]
@@ -158,7 +158,7 @@ def beta(
 def beta_sigmas(
     schedule: NoiseSchedule, steps: int, grid: Grid = PLAIN, *, alpha: float = 0.6, beta: float = 0.6
 ) -> list[float]:
-    """Noise levels at the quantiles of a beta distribution: what diffusers calls `use_beta_sigmas`."""
+    """Noise levels at the quantiles of a beta distribution: diffusers' `use_beta_sigmas`, A1111's Beta."""
     _check_steps(steps)
     highest, lowest = grid.ends(schedule)
     levels = [lowest + beta_quantile(part, alpha, beta) * (highest - lowest) for part in _line(1.0, 0.0, steps)]

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 
 from sfumato.diffusion.samplers.consistency import lcm, tcd
+from sfumato.diffusion.samplers.dpm import dpm_multistep
 from sfumato.diffusion.samplers.dpmpp import (
     dpmpp_2m,
     dpmpp_2m_sde,
     dpmpp_2m_sde_heun,
     dpmpp_3m_sde,
     dpmpp_multistep,
+    dpmpp_singlestep,
 )
 from sfumato.diffusion.samplers.euler import euler, euler_ancestral
 from sfumato.diffusion.samplers.multistep import deis, lms, plms
@@ -31,6 +33,8 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
     "dpmpp_2m_sde_heun": dpmpp_2m_sde_heun,
     "dpmpp_3m_sde": dpmpp_3m_sde,
     "dpmpp_multistep": dpmpp_multistep,
+    "dpmpp_singlestep": dpmpp_singlestep,
+    "dpm_multistep": dpm_multistep,
     "deis": deis,
     "unipc": unipc,
     "lcm": lcm,

@@ -110,3 +110,66 @@ def dpmpp_2m_sde_heun(
 def dpmpp_3m_sde(denoise: Denoise, x: Tensor, sigmas: list[float], noise: Noise, *, eta: float = 1.0) -> Iterator[Step]:
     """DPM-Solver++(3M) for the SDE, as in k-diffusion."""
     return dpmpp_multistep(denoise, x, sigmas, noise, order=3, eta=eta, solver="heun")
+
+
+def dpmpp_singlestep(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: list[float],
+    noise: Noise,
+    *,
+    order: int = 2,
+    eta: float = 0.0,
+    solver: Solver = "midpoint",
+    lower_order_final: bool = True,
+) -> Iterator[Step]:
+    """Blocks of `order` steps that each start again from the block's first latent, with one estimate more.
+
+    One network call a step. With `lower_order_final`, as in diffusers, the last block is shorter.
+    Lu et al. 2022 (DPM-Solver++), algorithm 1 and appendix B; the third-order SDE step has the sign of its last
+    constant as in `dpmpp_multistep`.
+    """
+    base, estimates, levels = x, list[Tensor](), list[float]()
+    orders = block_orders(len(sigmas) - 1, order, lower_order_final, sigmas[-1] == 0)
+    for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, sigma)
+        if orders[index] == 1:
+            base, estimates, levels = x, [], []
+        estimates, levels = [*estimates, denoised], [*levels, sigma]
+        if sigma_next == 0:
+            x = denoised
+        else:
+            h = math.log(levels[0] / sigma_next)
+            span = (1 + eta) * h
+            x = base * (math.exp(-eta * h) * sigma_next / levels[0]) + estimates[0] * -math.expm1(-span)
+            if len(estimates) > 1 and h > 0:
+                x = x + _block_correction(
+                    estimates, [math.log(levels[0] / level) / h for level in levels], span, solver
+                )
+            if eta > 0 and h > 0:
+                x = x + noise(index) * (sigma_next * math.sqrt(-math.expm1(-2 * eta * h)))
+        yield Step(index, sigma_next, x, denoised)
+
+
+def _block_correction(estimates: list[Tensor], places: list[float], span: float, solver: Solver) -> Tensor:
+    """What the later estimates of a block add to its first-order step; places are parts of the block."""
+    slope = (estimates[-1] - estimates[0]) / places[-1]
+    if len(estimates) == 2:
+        return slope * (phi_2(span) if solver == "heun" else -0.5 * math.expm1(-span))
+    if solver == "midpoint":
+        return slope * phi_2(span)
+    early = (estimates[1] - estimates[0]) / places[1]
+    apart = places[-1] - places[1]
+    first = (early * places[-1] - slope * places[1]) / apart
+    return first * phi_2(span) - (slope - early) * (2 / apart * phi_3(span))
+
+
+def block_orders(steps: int, order: int, lower_order_final: bool, ends_at_zero: bool) -> list[int]:
+    """The order of every step: blocks of 1 .. order, cut off at the end, where the last step to 0 is of order 1.
+
+    Without `lower_order_final`, blocks that the steps fill run to their full order.
+    """
+    orders = [index % order + 1 for index in range(steps)]
+    if ends_at_zero or (lower_order_final and steps % order == 0):
+        orders[-1] = 1
+    return orders
