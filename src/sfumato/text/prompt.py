@@ -94,7 +94,7 @@ def parse_plain(text: str) -> list[Span | Break]:
 
 
 def parse_a1111(text: str) -> list[Span | Break]:
-    """Spans and breaks of a prompt in the a1111 dialect; neighbours have different weights.
+    """Spans and breaks of a prompt in the a1111 dialect; neighbours of one weight are one span.
 
     Two deviations from stable-diffusion-webui: BREAK is honoured inside brackets too, where it would become the word
     "break" with a negative weight; and weights are rounded to 12 significant digits, so that they do not depend on the
@@ -112,7 +112,10 @@ def parse_a1111(text: str) -> list[Span | Break]:
                 stack.pop()
         else:
             pieces.append((event, products[False][-1] * products[True][-1]))
-    rounded = ((piece, 1.0 if isinstance(piece, Break) else _rounded(weight, piece)) for piece, weight in pieces)
+    rounded = (
+        (piece, 1.0 if weight == 1.0 or isinstance(piece, Break) else _rounded(weight, piece))
+        for piece, weight in pieces
+    )
     spans: list[Span | Break] = []
     for (weight, breaks), run in groupby(rounded, key=lambda item: (item[1], isinstance(item[0], Break))):
         if breaks:
@@ -147,6 +150,8 @@ def _events(text: str) -> list[tuple[str | Break | _Group, bool]]:
 
 def _broken(text: str) -> list[str | Break]:
     """The text between the BREAKs and the breaks, without the white space around them."""
+    if "BREAK" not in text:  # five times as fast for a prompt of nothing but brackets
+        return [text]
     first, *rest = _BREAK.split(text)
     if not rest:
         return [text]

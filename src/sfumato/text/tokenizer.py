@@ -30,7 +30,8 @@ from sfumato.text.vocabulary import (
 # Where a position table ends when the files do not say: CLIP's context length, Radford et al. 2021.
 CONTEXT_LENGTH = 77
 
-_SPECIALS = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
+# In the reference's order: of two specials with the same text, the flags of the first hold.
+_SPECIALS = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
 
 
 class Tokenizer:
@@ -97,8 +98,10 @@ class Tokenizer:
                     f"The added token {token.content!r} cannot have id {index}: ids must follow the vocabulary."
                 )
         present = {token.content for token in added.values()}
-        for special in self._specials.values():
-            if str_of(special) not in present and str_of(special) in self._vocab:
+        for name, special in self._specials.items():
+            # A pad token of its own gets the next id, as in the reference; the others cannot be new.
+            known = str_of(special) in self._vocab or name == "pad_token"
+            if known and str_of(special) not in present:
                 backend.add_tokens([special if isinstance(special, AddedToken) else AddedToken(special, special=True)])
         return backend
 
