@@ -3,6 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.nn.memory import add, multiply
+from sfumato.nn.norm import GroupNorm
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention of [B, L, D] on [B, S, D], in `heads` equal parts of D; [B, L, D]."""
@@ -35,7 +38,7 @@ class GatedGelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)  # type: ignore[no-any-return]
+        return multiply(F.gelu(gate), value)
 
 
 class FeedForward(nn.Module):
@@ -64,9 +67,9 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """[B, L, D] and context [B, S, C] to [B, L, D]."""
         normed = self.norm1(x)
-        x = x + self.attn1(normed, normed)
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))  # type: ignore[no-any-return]
+        x = add(self.attn1(normed, normed), x)
+        x = add(self.attn2(self.norm2(x), context), x)
+        return add(self.ff(self.norm3(x)), x)
 
 
 class SpatialTransformer(nn.Module):
@@ -81,7 +84,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.linear_projection = linear_projection
-        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)  # not the UNet's norm_eps: CompVis attention.py
+        self.norm = GroupNorm(groups, channels, eps=1e-6)  # not the UNet's norm_eps: CompVis attention.py
         self.proj_in = nn.Linear(channels, channels) if linear_projection else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(channels, context_width, heads) for _ in range(depth))
         self.proj_out = nn.Linear(channels, channels) if linear_projection else nn.Conv2d(channels, channels, 1)
@@ -93,8 +96,8 @@ class SpatialTransformer(nn.Module):
         for block in self.transformer_blocks:
             cells = block(cells, context)
         if self.linear_projection:
-            return x + to_map(self.proj_out(cells), x)
-        return x + self.proj_out(to_map(cells, x))  # type: ignore[no-any-return]
+            return add(to_map(self.proj_out(cells), x), x)
+        return add(self.proj_out(to_map(cells, x)), x)
 
 
 class MapAttention(nn.Module):
@@ -102,7 +105,7 @@ class MapAttention(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.group_norm = GroupNorm(groups, channels, eps=1e-6)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -112,7 +115,7 @@ class MapAttention(nn.Module):
         """[B, C, h, w] to [B, C, h, w]."""
         cells = to_cells(self.group_norm(x))
         attended = attend(self.to_q(cells), self.to_k(cells), self.to_v(cells), 1)
-        return x + to_map(self.to_out(attended), x)
+        return add(to_map(self.to_out(attended), x), x)
 
 
 def to_cells(x: Tensor) -> Tensor:

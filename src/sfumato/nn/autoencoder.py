@@ -1,16 +1,18 @@
 """The autoencoder of Stable Diffusion: pictures to latents with an eighth of the height and width, and back."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.nn.attention import MapAttention
 from sfumato.nn.blocks import Downsample, ResnetBlock, Upsample
 from sfumato.nn.config import Options, known_options, plain, unsupported
+from sfumato.nn.memory import silu
+from sfumato.nn.norm import GroupNorm
 
 EPS = 1e-6  # of every group norm; CompVis model.py
 FIXED: dict[str, tuple[object, ...]] = {
@@ -145,7 +147,7 @@ class Encoder(nn.Module):
             for index, (before, width) in enumerate(pairwise((widths[0], *widths)))
         )
         self.mid_block = Mid(widths[-1], groups, attention=config.mid_block_add_attention)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             x = level(x)
         x = self.mid_block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
+        return self.conv_out(silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
@@ -168,14 +170,14 @@ class Decoder(nn.Module):
             DecoderLevel([before] + [width] * layers, width, groups, double=index < len(widths) - 1)
             for index, (before, width) in enumerate(pairwise((widths[0], *widths)))
         )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
+        self.conv_norm_out = GroupNorm(groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(x))
         for level in self.up_blocks:
             x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
+        return self.conv_out(silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
 
 
 class Autoencoder(nn.Module):
@@ -204,3 +206,93 @@ class Autoencoder(nn.Module):
         if self.post_quant_conv is not None:
             latent = self.post_quant_conv(latent)
         return self.decoder(latent)  # type: ignore[no-any-return]
+
+
+def decode_sliced(autoencoder: Autoencoder, latent: Tensor) -> Tensor:
+    """`autoencoder.decode(latent)`, one picture at a time: the same values in the memory of one picture."""
+    return torch.cat([autoencoder.decode(latent[index : index + 1]) for index in range(len(latent))])
+
+
+def decode_tiled(autoencoder: Autoencoder, latent: Tensor, *, tile: int = 64, overlap: int = 16) -> Tensor:
+    """Pixels [B, 3, H, W] of overlapping tiles of the latent [B, C, h, w], decoded one by one and blended.
+
+    An approximation in the memory of one tile: group norm and attention see a tile instead of the whole picture, so
+    colours may drift over a large picture; seams are hidden by blending. A latent of at most one tile is decoded
+    whole, exactly. `tile` and `overlap` are in latent cells. Raises ValueError unless 0 < overlap < tile.
+    """
+    stride = autoencoder.config.stride
+    areas = tile_areas(latent.shape[2], latent.shape[3], tile, overlap)
+    if len(areas) == 1:
+        return autoencoder.decode(latent)
+    decoded = ((autoencoder.decode(latent[:, :, rows, columns]), rows, columns) for rows, columns in areas)
+    parts = ((pixels, scaled(rows, stride), scaled(columns, stride)) for pixels, rows, columns in decoded)
+    return blend(parts, latent.shape[2] * stride, latent.shape[3] * stride, overlap * stride)
+
+
+def encode_tiled(autoencoder: Autoencoder, pixels: Tensor, *, tile: int = 64, overlap: int = 16) -> Posterior:
+    """The posterior of overlapping tiles of the pixels [B, 3, H, W], encoded one by one, mean and std blended.
+
+    An approximation, as in `decode_tiled`; `tile` and `overlap` are in latent cells. Raises ValueError unless
+    0 < overlap < tile and height and width are multiples of the stride.
+    """
+    stride = autoencoder.config.stride
+    if pixels.shape[2] % stride or pixels.shape[3] % stride:
+        raise ValueError(f"{pixels.shape[3]}x{pixels.shape[2]} pixels; both must be multiples of {stride}")
+    height, width = pixels.shape[2] // stride, pixels.shape[3] // stride
+    areas = tile_areas(height, width, tile, overlap)
+    if len(areas) == 1:
+        return autoencoder.encode(pixels)
+    parts = []
+    for rows, columns in areas:
+        posterior = autoencoder.encode(pixels[:, :, scaled(rows, stride), scaled(columns, stride)])
+        parts.append((torch.cat([posterior.mean, posterior.std], dim=1), rows, columns))
+    mean, std = blend(parts, height, width, overlap).chunk(2, dim=1)
+    return Posterior(mean, std)
+
+
+Area = tuple[slice, slice]
+"""Rows and columns of a tile."""
+
+
+def tile_areas(height: int, width: int, tile: int, overlap: int) -> list[Area]:
+    """Tiles of equal size that cover height x width, evenly placed, overlapping by at least `overlap`."""
+    if not 0 < overlap < tile:
+        raise ValueError(f"overlap {overlap} is not between 0 and the tile's {tile}")
+    return [
+        (rows, columns) for rows in tile_spans(height, tile, overlap) for columns in tile_spans(width, tile, overlap)
+    ]
+
+
+def tile_spans(length: int, tile: int, overlap: int) -> list[slice]:
+    """Spans of `tile`, or one of all, that cover `length`; the first starts at 0 and the last ends at `length`."""
+    if length <= tile:
+        return [slice(0, length)]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
+    return [slice(start, start + tile) for start in starts]
+
+
+def scaled(span: slice, factor: int) -> slice:
+    """A span of cells as the span of their pixels."""
+    return slice(span.start * factor, span.stop * factor)
+
+
+def blend(parts: Iterable[tuple[Tensor, slice, slice]], height: int, width: int, ramp: int) -> Tensor:
+    """Tiles [B, C, t, t] at their rows and columns, averaged with weights that rise over `ramp` from every edge."""
+    total = weights = None
+    for tile, rows, columns in parts:
+        if total is None or weights is None:
+            total = tile.new_zeros(*tile.shape[:2], height, width, dtype=torch.float32)
+            weights = tile.new_zeros(height, width, dtype=torch.float32)
+        weight = ramps(tile.shape[2], ramp, tile.device)[:, None] * ramps(tile.shape[3], ramp, tile.device)
+        total[:, :, rows, columns] += tile * weight
+        weights[rows, columns] += weight
+        dtype = tile.dtype
+    assert total is not None and weights is not None
+    return (total / weights).to(dtype)
+
+
+def ramps(length: int, ramp: int, device: torch.device) -> Tensor:
+    """Weights [length] that rise linearly to 1 over `ramp` from both ends; never 0."""
+    places = torch.arange(length, device=device, dtype=torch.float32)
+    return torch.minimum(places + 1, length - places).clamp(max=ramp) / ramp

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sfumato.errors import ConfigError
 from sfumato.nn.blocks import Call, DownLevel, Embedding, MidLevel, Shared, UpLevel, direct, recomputed, sinusoids
 from sfumato.nn.config import Options, known_options, plain, unsupported
+from sfumato.nn.memory import silu
+from sfumato.nn.norm import GroupNorm
 
 FIXED: dict[str, tuple[object, ...]] = {
     "center_input_sample": (False,),
@@ -64,7 +66,7 @@ class UNetConfig:
     transformer_layers_per_block: Depths = 1
     reverse_transformer_layers_per_block: Depths | None = None
     use_linear_projection: bool = False
-    upcast_attention: bool = False
+    upcast_attention: bool | None = False
     in_channels: int = 4
     out_channels: int = 4
     sample_size: int | tuple[int, int] | None = None
@@ -178,7 +180,7 @@ class UNet(nn.Module):
             depth=mid_depth(config.transformer_layers_per_block),
         )
         self.up_blocks = nn.ModuleList(up_levels(config, shared))
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=config.norm_eps)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], eps=config.norm_eps)
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
     def forward(
@@ -201,7 +203,7 @@ class UNet(nn.Module):
             mine = [skips.pop() for _ in level.resnets]  # type: ignore[union-attr]
             target = tuple(skips[-1].shape[2:]) if skips else None  # twice the size, or one less for odd sizes
             x = level(x, mine, embedding, context, target, call)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
+        return self.conv_out(silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
 
     def embed(self, timestep: Tensor, dtype: torch.dtype, pooled: Tensor | None, size: Tensor | None) -> Tensor:
         """The embedding of the timestep and the added conditions, [B, E]; sinusoids in float32, then in `dtype`."""
