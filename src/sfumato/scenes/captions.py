@@ -1,14 +1,25 @@
 """Words for a scene: varied phrasing, attributes left out at random, and a record of what was said."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from sfumato.scenes.scene import Scene, Thing
+from sfumato.scenes.scene import Scene
 from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
 
 SAID = {"colour": 0.9, "size": 0.5, "place": 0.7, "background": 0.85, "style": 0.35}
 """How often a caption mentions an attribute; what it does not mention is free."""
+
+
+class Placed(Protocol):
+    """Anything with a centre, x to the right and y down."""
+
+    @property
+    def x(self) -> float: ...
+
+    @property
+    def y(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ def caption(scene: Scene, rng: np.random.Generator, complete: bool = False) -> C
     return Caption(_phrase(claims, background, style, relation, rng), claims, background, style, relation)
 
 
-def relation_between(first: Thing, second: Thing) -> str:
+def relation_between(first: Placed, second: Placed) -> str:
     """How the first thing lies to the second, along the axis on which they are further apart."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) > abs(dy):

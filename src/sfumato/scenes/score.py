@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import permutations
 
-from sfumato.scenes.captions import Caption, Claim
+from sfumato.scenes.captions import Caption, Claim, relation_between
 from sfumato.scenes.reader import Reading, ReadThing
 
 ATTRIBUTES = ("background", "colour", "kind", "place", "size", "style", "relation", "count")
@@ -72,8 +72,11 @@ def _marks(caption: Caption, things: tuple[ReadThing | None, ...]) -> list[Mark]
     marks = [mark for claim, thing in zip(caption.claims, things, strict=True) for mark in _claimed(claim, thing)]
     if caption.relation is not None:
         first, second = things[:2]
-        right = first is not None and second is not None and holds(caption.relation, first, second)
-        marks.append(Mark("relation", caption.relation, _direction(first, second), right))
+        if first is None or second is None:
+            marks.append(Mark("relation", caption.relation, None, right=False))
+        else:
+            right = holds(caption.relation, first, second)
+            marks.append(Mark("relation", caption.relation, relation_between(first, second), right))
     return marks
 
 
@@ -88,13 +91,3 @@ def _claimed(claim: Claim, thing: ReadThing | None) -> list[Mark]:
 
 def _mark(attribute: str, said: str, seen: str | None) -> Mark:
     return Mark(attribute, said, seen, said == seen)
-
-
-def _direction(first: ReadThing | None, second: ReadThing | None) -> str | None:
-    """How the first thing lies to the second, along the axis on which they are further apart."""
-    if first is None or second is None:
-        return None
-    dx, dy = first.x - second.x, first.y - second.y
-    if abs(dx) > abs(dy):
-        return "left of" if dx < 0 else "right of"
-    return "above" if dy < 0 else "below"
