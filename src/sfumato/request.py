@@ -25,6 +25,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "height": SIDE_RANGE,
     "count": (1, 10_000),
     "batch": (1, 256),
+    "clip_skip": (0, 64),  # whether the model has so many layers is seen when it is loaded
 }
 _NUMBERS: dict[str, tuple[float, float]] = {
     "guidance": (0.0, 100.0),
@@ -40,12 +41,16 @@ _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
 class Request:
     """What to draw. Refuses wrong values with a RequestError that names the field, the value and the range.
 
-    Several prompts make `count` pictures each, prompt by prompt; picture i of the whole request uses seed + i.
-    `image` and `mask` are paths, or `sha256:...` of the upright RGB pixels when the pictures are handed over beside
-    the request. In the mask white is repainted. `width`, `height` and `mask_blur` are in pixels.
-    `guidance_interval` is (first, last) as fractions of the steps; guidance is 1 outside of it.
-    `batch` pictures go through the network together; `strict` makes them one by one, so that a picture has the same
-    bytes alone and in company.
+    prompt          one text or several; several make `count` pictures each, and picture i of all uses seed + i
+    image, mask     paths, white in the mask = repaint; None or `sha256:...` of the upright pixels when the pictures are
+                    handed over beside the request, which is also what a picture's metadata has here
+    width, height   pixels; mask_blur too
+    strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
+    guidance_interval   (first, last): guidance is 1 outside of these parts of the noise schedule, from 0 to 1
+    eta             the share of fresh noise in stochastic samplers
+    clip_skip       how many of the text encoder's last layers are left out: 1 is what A1111 calls 2
+    batch           how many pictures go through the network together
+    strict          one by one, so that a picture has the same bytes alone and in company
     """
 
     prompt: str | Sequence[str] = ""
@@ -64,6 +69,7 @@ class Request:
     height: int | None = None
     count: int = 1
     batch: int | None = None
+    clip_skip: int | None = None
     image: str | None = None
     strength: float | None = None
     mask: str | None = None
@@ -88,11 +94,6 @@ class Request:
         self._check_together()
 
     def _check_together(self) -> None:
-        for name in ("strength", "mask"):
-            if getattr(self, name) is not None and self.image is None:
-                raise RequestError(f"{name} is {getattr(self, name)!r} but there is no image; give a start image", name)
-        if self.mask_blur is not None and self.mask is None:
-            raise RequestError(f"mask_blur is {self.mask_blur} but there is no mask; give a mask", "mask_blur")
         if self.strict and self.batch not in (None, 1):
             raise RequestError(
                 f"batch is {self.batch} with strict, which makes pictures one by one; leave out one of them", "batch"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from PIL import Image
@@ -51,8 +52,8 @@ A1111_SCHEDULES = {
 class Provenance:
     """All that decides a picture beside its request.
 
-    `hashes` are those of the weights by component; `inputs` the sha256 of the upright RGB pixels of the start image
-    and the mask; `environment` the versions, the device and the precision.
+    `hashes` are those of the weights by component; `environment` the versions, the device and the precision; `inputs`
+    the sha256 of the upright pixels of the start image and the mask; `sampling` what the sampler's name stood for.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Provenance:
     hashes: Mapping[str, str]
     environment: Mapping[str, str | int]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 def pixels_digest(picture: Image.Image) -> str:
@@ -77,6 +79,7 @@ def make_record(request: Request, index: int, picture: Image.Image, provenance: 
         "index": index,
         "seed": request.seed + index,
         "model": {"name": provenance.model, "family": provenance.family, "hashes": dict(provenance.hashes)},
+        "sampling": dict(provenance.sampling),
         "inputs": dict(provenance.inputs),
         "environment": dict(provenance.environment),
         "pixels": {"sha256": pixels_digest(picture), "width": picture.width, "height": picture.height},
@@ -96,10 +99,11 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "CFG scale": None if request.guidance is None else f"{request.guidance:g}",
         "Seed": str(record["seed"]),
         "Size": f"{record['pixels']['width']}x{record['pixels']['height']}",
-        "Model": record["model"]["name"],
+        "Model": PurePath(record["model"]["name"]).name.removesuffix(".safetensors"),
         "VAE": request.vae,
         "Denoising strength": None if request.strength is None else f"{request.strength:g}",
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
+        "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
         "RNG": "GPU" if request.noise == "philox" else "CPU",
         "Version": f"sfumato {record['environment'].get('sfumato', '')}".strip(),
     }

@@ -1,0 +1,54 @@
+"""What a running job tells: the events of `stream`, in the order loading, then progress and previews, then pictures."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sfumato.request import Request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A model is being loaded; comes before the loading starts."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step is done: `step` of `steps`, from 1, for the pictures of these numbers.
+
+    `sigma` is the noise level reached, `denoised` [B, C, h, w] the estimate of the clean latents.
+    """
+
+    step: int
+    steps: int
+    sigma: float
+    denoised: "Tensor"
+    pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the pictures of these numbers look like after a step, roughly, at one pixel per latent cell."""
+
+    step: int
+    steps: int
+    images: "tuple[Image, ...]"
+    pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Picture `index` of the request is done. `request` is the resolved one; the picture used `seed`."""
+
+    index: int
+    seed: int
+    picture: "Image"
+    request: Request
+
+
+Event = Loading | Progress | Preview | Finished

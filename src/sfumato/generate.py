@@ -1,0 +1,212 @@
+"""From a request to pictures: one straight line over the operations, told as events."""
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato import __version__
+from sfumato import operations as op
+from sfumato.diffusion.denoiser import Denoise
+from sfumato.diffusion.noise import NoiseSource, noise_source
+from sfumato.diffusion.wrappers import inpaint
+from sfumato.events import Event, Finished, Preview, Progress
+from sfumato.images import (
+    PictureSource,
+    feather,
+    mask_weights,
+    to_levels,
+    to_pictures,
+    to_pixels,
+)
+from sfumato.job import Job, prepare
+from sfumato.metadata import Provenance, make_record, stamp
+from sfumato.model import Model
+from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
+from sfumato.request import Request
+from sfumato.text.encode import Conditioning, stack
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that go through the network together: their numbers in the request and their conditioning."""
+
+    pictures: tuple[int, ...]
+    positive: Conditioning
+    negative: Conditioning
+
+
+def generate(
+    model: Model,
+    request: Request,
+    *,
+    image: PictureSource | None = None,
+    mask: PictureSource | None = None,
+    metadata: bool = True,
+) -> list[Image.Image]:
+    """The pictures of a request, in order; `.info` holds what `sfumato.save` writes with them.
+
+    `image` and `mask` may be handed over instead of being read from the request's paths. Without `metadata` the model
+    is not hashed. Raises RequestError for what the model cannot do, PictureError for pictures that cannot be read.
+    """
+    events = stream(model, request, image=image, mask=mask, metadata=metadata)
+    return [event.picture for event in events if isinstance(event, Finished)]
+
+
+def stream(
+    model: Model,
+    request: Request,
+    *,
+    image: PictureSource | None = None,
+    mask: PictureSource | None = None,
+    metadata: bool = True,
+    preview_every: int = 0,
+) -> Iterator[Event]:
+    """The events of a request as it runs: Progress after each step, Preview after every so many, Finished pictures.
+
+    To cancel, leave the loop. Arguments and errors are those of `generate`.
+    """
+    job = prepare(model, request, image=image, mask=mask)
+    for batch in batches(job):
+        yield from draw(job, batch, metadata=metadata, preview_every=preview_every)
+
+
+def batches(job: Job) -> Iterator[Batch]:
+    """The request's pictures in their order, so many together as the request says.
+
+    Only pictures whose prompts have the same number of chunks go together: padding one would change it.
+    """
+    request = job.request
+    assert request.batch is not None
+    encoded: dict[str, tuple[Conditioning, Conditioning]] = {}
+    waiting: list[tuple[int, Conditioning, Conditioning]] = []
+    for index in range(request.total):
+        prompt = request.prompts[index // request.count]
+        if prompt not in encoded:
+            encoded = {
+                prompt: op.encode_text(
+                    job.model, prompt, request.negative_prompt, job.canvas, clip_skip=request.clip_skip or 0
+                )
+            }
+        positive, negative = encoded[prompt]
+        if waiting and (len(waiting) == request.batch or waiting[0][1].context.shape[1] != positive.context.shape[1]):
+            yield _batch(waiting)
+            waiting = []
+        waiting.append((index, positive, negative))
+    yield _batch(waiting)
+
+
+def _batch(waiting: list[tuple[int, Conditioning, Conditioning]]) -> Batch:
+    indices, positives, negatives = zip(*waiting, strict=True)
+    return Batch(indices, stack(positives), stack(negatives))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The start of a trajectory: a denoiser, the first latent [B, C, h, w], the levels and the noise of the steps."""
+
+    denoise: Denoise
+    x: Tensor
+    sigmas: list[float]
+    noise: NoiseSource
+
+
+def begin(job: Job, batch: Batch) -> Run:
+    """The start of a batch's trajectory: from noise, or from the start picture with noise, inpainting or not.
+
+    Noise is drawn in diffusers' order: the posterior of the picture where it is needed, the start, the posterior of the
+    masked picture for nine-channel networks, then the steps.
+    """
+    model, request = job.model, job.request
+    assert request.seed is not None and request.steps is not None and request.guidance is not None
+    sigmas = job.sampling.sigmas(model.schedule, request.steps)
+    lookup = job.sampling.lookup(model.schedule, sigmas)
+    strength = 1.0 if request.strength is None else request.strength
+    sigmas = op.last_levels(sigmas, request.steps, strength)
+    source = noise_source(
+        request.noise,
+        [request.seed + index for index in batch.pictures],
+        (model.latent_channels, *job.canvas.cells),
+        device=model.device,
+    )
+    blends = job.mask is not None and not model.family.inpainting
+    known = job.posterior.sample(source.draw("posterior")) if blends or strength < 1 else None
+    noise = source.start()
+    x = op.start(noise, job.sampling, sigmas) if strength == 1 or known is None else op.start_from(known, noise, sigmas)
+    positive, negative = batch.positive, batch.negative
+    if model.family.inpainting:
+        masked = job.masked_posterior.sample(source.draw("masked"))
+        mask = op.nearest_mask(job.weights, job.canvas.cells)
+        positive = op.inpainting_condition(positive, mask, masked)
+        negative = op.inpainting_condition(negative, mask, masked)
+    guidance = op.Guidance(request.guidance, request.guidance_rescale or 0.0, request.guidance_interval or (0.0, 1.0))
+    denoise = op.guided(model, positive, negative, guidance, lookup)
+    if blends and known is not None:
+        denoise = inpaint(denoise, known, op.covering_mask(job.weights, model.stride), noise)
+    return Run(denoise, x, sigmas, source)
+
+
+def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 0) -> Iterator[Event]:
+    """The events of one batch."""
+    if job.nothing_to_do:
+        assert job.picture is not None
+        for index in batch.pictures:
+            yield _finished(job, index, job.picture.copy(), metadata=metadata)
+        return
+    run = begin(job, batch)
+    steps, x = len(run.sigmas) - 1, run.x
+    for step in job.sampling.run(run.denoise, x, run.sigmas, run.noise.step, schedule=job.model.schedule):
+        x = step.x
+        yield Progress(step.index + 1, steps, step.sigma, step.denoised, batch.pictures)
+        if preview_every and (step.index + 1) % preview_every == 0 and step.index + 1 < steps:
+            images = tuple(preview(step.denoised, preview_factors(job.model)))
+            yield Preview(step.index + 1, steps, images, batch.pictures)
+    latent = job.sampling.leave(x, run.sigmas[-1])
+    for index, one in zip(batch.pictures, torch.split(latent, 1), strict=True):
+        yield _finished(job, index, finish(job, one), metadata=metadata)
+
+
+def finish(job: Job, latent: Tensor) -> Image.Image:
+    """The picture of a latent [1, C, h, w]: decoded, cropped, and with the start picture's bytes outside the mask.
+
+    Within a soft edge both are mixed by the mask before they are rounded to bytes, once.
+    """
+    levels = to_levels(job.canvas.crop(op.decode(job.model, latent))).cpu()
+    if job.mask is not None and job.picture is not None:
+        weights = mask_weights(feather(job.mask, job.request.mask_blur or 0.0))
+        original = to_levels(to_pixels([job.picture])).round()
+        levels = torch.where(weights == 0, original, weights * levels + (1 - weights) * original)
+    return to_pictures(levels)[0]
+
+
+def preview_factors(model: Model) -> Factors:
+    """What turns the model's latents into colours: its own factors, or its family's."""
+    return SDXL_FACTORS if model.family.text.startswith("sdxl") else SD_FACTORS
+
+
+def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool) -> Finished:
+    request = job.request
+    assert request.seed is not None
+    if metadata:
+        model = job.model
+        provenance = Provenance(
+            model.name, model.family.name, model.hashes, environment(model), job.inputs, asdict(job.sampling)
+        )
+        stamp(picture, make_record(request, index, picture, provenance))
+    return Finished(index, request.seed + index, picture, request)
+
+
+def environment(model: Model) -> dict[str, str | int]:
+    """What a picture's bytes depend on beside the request and the weights."""
+    name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine()
+    return {
+        "sfumato": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": f"{model.device.type} ({name})",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }

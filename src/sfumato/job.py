@@ -1,0 +1,183 @@
+"""A request made ready for a model: every field concrete, its pictures read, fitted and encoded."""
+
+import secrets
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato import operations as op
+from sfumato.diffusion.presets import PRESETS, with_overrides
+from sfumato.diffusion.sampling import Sampling
+from sfumato.errors import RequestError
+from sfumato.images import PictureSource, crop_to_fill, mask_weights, open_picture, to_mask, to_pixels, to_rgb
+from sfumato.metadata import pixels_digest
+from sfumato.model import Model
+from sfumato.nn.autoencoder import Posterior
+from sfumato.request import Request
+
+DEFAULT_STRENGTH = 0.8  # of img2img; the contract's example
+LARGEST_UNASKED = 16  # times the model's own area: a start picture above that needs a size in the request
+TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
+TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
+SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request that is ready to run on a model: every field concrete, pictures read and fitted.
+
+    `picture` (RGB) and `mask` (grey, before the blur) have the size of the request; `sampling` is what runs;
+    `inputs` are the digests of the upright pictures as they were given. What is computed from the pictures is computed
+    once, when it is first needed.
+    """
+
+    model: Model
+    request: Request
+    sampling: Sampling
+    canvas: op.Canvas
+    picture: Image.Image | None
+    mask: Image.Image | None
+    inputs: dict[str, str]
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Is the start picture already the answer: strength 0, or a mask that is all black?"""
+        return self.picture is not None and (
+            self.request.strength == 0 or (self.mask is not None and self.mask.getextrema()[1] == 0)
+        )
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """The mask at the size that is worked at, [1, 1, H, W]; all ones without a mask."""
+        weights = torch.ones(1, 1, *self.canvas.shape) if self.mask is None else mask_weights(self.mask)
+        return self.canvas.pad(weights).to(self.model.device)
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """That of the start picture."""
+        assert self.picture is not None
+        return op.encode_image(self.model, self.canvas.pad(to_pixels([self.picture])))
+
+    @cached_property
+    def masked_posterior(self) -> Posterior:
+        """That of the start picture with grey where it is repainted: what a nine-channel network sees."""
+        picture = torch.zeros(1, 3, *self.canvas.shape) if self.picture is None else to_pixels([self.picture])
+        pixels = self.canvas.pad(picture).to(self.model.device)
+        return op.encode_image(self.model, pixels * (self.weights < 0.5))
+
+
+def prepare(
+    model: Model, request: Request, *, image: PictureSource | None = None, mask: PictureSource | None = None
+) -> Job:
+    """Reads and fits the pictures and makes every field of the request concrete. Errors are those of `generate`."""
+    if image is not None or request.image is not None:
+        image = image if image is not None else _path(request.image, "image")
+    if mask is not None or request.mask is not None:
+        mask = mask if mask is not None else _path(request.mask, "mask")
+    _check_together(request, image=image is not None, mask=mask is not None)
+    picture = None if image is None else to_rgb(open_picture(image))
+    grey = None if mask is None else to_mask(open_picture(mask))
+    if picture is not None and grey is not None and grey.size != picture.size:
+        raise RequestError(
+            f"mask is {grey.width}x{grey.height} and the image {picture.width}x{picture.height}; they must be of one "
+            "size",
+            "mask",
+        )
+    inputs = {
+        name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
+    }
+    named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"))
+    resolved, sampling = resolve(model, named, picture.size if picture else None)
+    assert resolved.width is not None and resolved.height is not None
+    size = (resolved.width, resolved.height)
+    return Job(
+        model,
+        resolved,
+        sampling,
+        op.Canvas(*size, model.stride),
+        crop_to_fill(picture, *size) if picture else None,
+        crop_to_fill(grey, *size) if grey else None,
+        inputs,
+    )
+
+
+def _check_together(request: Request, *, image: bool, mask: bool) -> None:
+    for field, given in (("strength", request.strength is not None), ("mask", mask)):
+        if given and not image:
+            raise RequestError(f"{field} is given but no image; give a start image", field)
+    if request.mask_blur is not None and not mask:
+        raise RequestError(f"mask_blur is {request.mask_blur} but there is no mask; give a mask", "mask_blur")
+
+
+def _path(source: str | None, field: str) -> str:
+    if source is None or source.startswith("sha256:"):
+        raise RequestError(f"{field} is {source}, a picture that must be handed over with the request", field)
+    return source
+
+
+def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None = None) -> tuple[Request, Sampling]:
+    """The request with every None replaced by what suits the model, and the sampling that it names.
+
+    `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
+    where the model's own sampling has no name. Raises RequestError for what the model cannot do.
+    """
+    sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
+    if request.eta is not None:
+        sampling = _with_eta(sampling, request.eta)
+    width, height = _size(model, request, picture_size)
+    strength = request.strength
+    if request.image is not None and strength is None:
+        strength = DEFAULT_STRENGTH if request.mask is None else 1.0
+    resolved = replace(
+        request,
+        model=request.model or model.name,
+        seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
+        steps=request.steps or model.family.steps,
+        guidance=model.family.guidance if request.guidance is None else request.guidance,
+        guidance_rescale=request.guidance_rescale or 0.0,
+        guidance_interval=request.guidance_interval or (0.0, 1.0),
+        sampler=request.sampler or _preset_name(model.sampling),
+        width=width,
+        height=height,
+        batch=request.batch or 1,
+        clip_skip=request.clip_skip or 0,
+        strength=strength,
+        mask_blur=(request.mask_blur or 0.0) if request.mask is not None else None,
+    )
+    return resolved, sampling
+
+
+def _with_eta(sampling: Sampling, eta: float) -> Sampling:
+    if sampling.sampler not in TAKES_ETA:
+        raise RequestError(
+            f"eta is {eta} but the sampler {sampling.sampler} has no fresh noise to scale; those that have are "
+            f"{', '.join(sorted(TAKES_ETA))}",
+            "eta",
+        )
+    return replace(sampling, options=(*(pair for pair in sampling.options if pair[0] != "eta"), ("eta", eta)))
+
+
+def _preset_name(sampling: Sampling) -> str | None:
+    plain = replace(sampling, prediction=None)
+    return next((name for name, each in PRESETS.items() if each == plain), None)
+
+
+def _size(model: Model, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size of the pictures: as asked; else the start picture's, whose shape is kept where one side is asked."""
+    default = model.family.size
+    if picture_size is None:
+        return request.width or default, request.height or default
+    width, height = picture_size
+    if request.width is not None or request.height is not None:
+        wide = request.width or round(width * (request.height or 0) / height)
+        return wide, request.height or round(height * wide / width)
+    if width * height > LARGEST_UNASKED * default**2:
+        raise RequestError(
+            f"the start picture is {width}x{height} and the model works at about {default}x{default}; ask for a size "
+            "(width and height) that it should be scaled to, or for its own",
+            "width",
+        )
+    return width, height

@@ -1,0 +1,222 @@
+"""The operations that everything is composed from: each a value in and a value out, on any model in memory.
+
+Pixels are [B, 3, H, W] in [-1, 1]; latents [B, C, h, w] are scaled to unit variance; masks [B, 1, H, W] are in [0, 1]
+with 1 = repaint. Sampling is in float32 whatever the network's precision.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from sfumato.diffusion.denoiser import Denoise, Lookup
+from sfumato.diffusion.sampling import Sampling
+from sfumato.diffusion.wrappers import guide_doubled, interval, sigma_at
+from sfumato.errors import RequestError
+from sfumato.images import (
+    PictureSource,
+    open_picture,
+    pad_to_multiple,
+    psnr,
+    ssim,
+    to_levels,
+    to_pictures,
+    to_pixels,
+    to_rgb,
+)
+from sfumato.model import Model
+from sfumato.nn.autoencoder import Autoencoder, Posterior, decode_tiled, encode_tiled
+from sfumato.request import SIDE_RANGE
+from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE, Conditioning, stack
+from sfumato.text.prompt import PromptReport
+
+TILED_ABOVE = 1536 * 1536  # pixels; at 2048 x 2048 an SD autoencoder's largest activation alone is 4 GiB in float32
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The size that was asked for, and the next whole number of latent cells that it is worked at.
+
+    What is worked at is as large or larger on the right and below; the picture is its top left part.
+    """
+
+    width: int
+    height: int
+    stride: int
+
+    @property
+    def working(self) -> tuple[int, int]:
+        """Width and height that are worked at, in pixels."""
+        return self.width + -self.width % self.stride, self.height + -self.height % self.stride
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of latent cells."""
+        width, height = self.working
+        return height // self.stride, width // self.stride
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width that were asked for."""
+        return self.height, self.width
+
+    def pad(self, pixels: Tensor) -> Tensor:
+        """[B, C, height, width] at the size that is worked at; the last row and column are repeated."""
+        return pad_to_multiple(pixels, self.stride)
+
+    def crop(self, pixels: Tensor) -> Tensor:
+        """[B, C, H, W] at the size that was asked for."""
+        return pixels[..., : self.height, : self.width]
+
+
+def encode_text(
+    model: Model, prompt: str, negative_prompt: str, canvas: Canvas, *, clip_skip: int = 0
+) -> tuple[Conditioning, Conditioning]:
+    """The conditionings of one prompt and of its negative, of one length, with the canvas as SDXL's size."""
+    width, height = canvas.working
+    positive, negative = model.text.encode_pair(prompt, negative_prompt, clip_skip=clip_skip)
+    return (
+        model.text.sized(positive, height=height, width=width),
+        model.text.sized(negative, height=height, width=width, score=NEGATIVE_AESTHETIC_SCORE),
+    )
+
+
+def report_prompt(model: Model, prompt: str) -> PromptReport:
+    """What becomes of a prompt: its tokens, weights and chunks, and what was cut."""
+    return model.text.tokens(prompt)
+
+
+@torch.no_grad()
+def encode_image(model: Model, pixels: Tensor) -> Posterior:
+    """The distribution of scaled latents of pixels whose size is a multiple of the model's stride, in float32."""
+    autoencoder = model.autoencoder
+    first = next(autoencoder.parameters())
+    pixels = pixels.to(first)
+    tiled = pixels.shape[-1] * pixels.shape[-2] > TILED_ABOVE
+    posterior = encode_tiled(autoencoder, pixels) if tiled else autoencoder.encode(pixels)
+    return Posterior(posterior.mean.float() * model.scaling_factor, posterior.std.float() * model.scaling_factor)
+
+
+@torch.no_grad()
+def decode(model: Model, latent: Tensor) -> Tensor:
+    """The pixels of scaled latents, [B, 3, H, W] float32, one picture at a time.
+
+    A half precision that overflows is not shown: that picture is decoded again in float32.
+    """
+    autoencoder = model.autoencoder
+    pictures = [_decode_one(autoencoder, one) for one in torch.split(latent / model.scaling_factor, 1)]
+    return torch.cat(pictures)
+
+
+def _decode_one(autoencoder: Autoencoder, latent: Tensor) -> Tensor:
+    first = next(autoencoder.parameters())
+    pixels = latent.shape[-1] * latent.shape[-2] * autoencoder.config.stride**2
+    run = decode_tiled if pixels > TILED_ABOVE else Autoencoder.decode
+    decoded = run(autoencoder, latent.to(first)).float()
+    if first.dtype is not torch.float32 and not bool(torch.isfinite(decoded).all()):
+        decoded = run(copy.deepcopy(autoencoder).float(), latent.to(first.device, torch.float32))
+    return decoded
+
+
+def conditioned(model: Model, conditioning: Conditioning, lookup: Lookup) -> Denoise:
+    """The model's denoiser for one conditioning."""
+    denoise = model.denoiser(lookup)
+    told = conditioning.to(model.device, model.dtype)
+
+    @torch.no_grad()
+    def call(x: Tensor, sigma: float) -> Tensor:
+        return denoise(x, sigma, told)
+
+    return call
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How far to go from the negative prompt's answer to the prompt's and beyond; 1 asks the prompt alone.
+
+    `rescale` takes the contrast back to the prompt's own answer, by that share. Outside of `interval`, parts of the
+    training timesteps from 0 (pure noise) to 1 (clean), the prompt alone is asked.
+    """
+
+    scale: float
+    rescale: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+
+def guided(model: Model, positive: Conditioning, negative: Conditioning, guidance: Guidance, lookup: Lookup) -> Denoise:
+    """The model as a denoiser with guidance: one call on the doubled batch, or on the single one where 1 is enough."""
+    conditional = conditioned(model, positive, lookup)
+    if guidance.scale == 1:
+        return conditional
+    doubled = conditioned(model, stack([negative, positive]), lookup)
+    both = guide_doubled(doubled, guidance.scale, rescale=guidance.rescale, prediction=model.prediction)
+    first, last = guidance.interval
+    if (first, last) == (0.0, 1.0):
+        return both
+    return interval(both, conditional, sigma_at(model.schedule, last), sigma_at(model.schedule, first))
+
+
+def start(noise: Tensor, sampling: Sampling, sigmas: list[float]) -> Tensor:
+    """The first latent of a run from nothing: start noise of unit variance at the highest level."""
+    return noise * sampling.initial_scale(sigmas)
+
+
+def start_from(latent: Tensor, noise: Tensor, sigmas: list[float]) -> Tensor:
+    """The first latent of a run from a picture: its latent with noise of the first level."""
+    return latent + noise * sigmas[0]
+
+
+def last_levels(sigmas: list[float], steps: int, strength: float) -> list[float]:
+    """The levels of the last int(steps x strength) steps; at least one step unless strength is 0."""
+    kept = max(int(steps * strength), 1) if strength > 0 else 0
+    return sigmas[max(len(sigmas) - 1 - kept, 0) :]
+
+
+def inpainting_condition(conditioning: Conditioning, mask: Tensor, masked: Tensor) -> Conditioning:
+    """The conditioning with what a nine-channel network sees: the mask at the latent's size and the masked latent.
+
+    `mask` [1, 1, h, w] of zeros and ones; `masked` [B, C, h, w].
+    """
+    batch = len(conditioning)
+    concat = torch.cat([mask.expand(batch, -1, -1, -1), masked], dim=1)
+    return replace(conditioning, concat=concat)
+
+
+def nearest_mask(weights: Tensor, cells: tuple[int, int]) -> Tensor:
+    """A mask [1, 1, H, W] at the size of the latent, by nearest, zeros and ones: what nine-channel networks learnt."""
+    return F.interpolate((weights >= 0.5).float(), size=cells, mode="nearest")
+
+
+def covering_mask(weights: Tensor, stride: int) -> Tensor:
+    """A mask [1, 1, H, W] at the size of the latent: a cell is 1 if any of its pixels is to be repainted at all."""
+    return F.max_pool2d((weights > 0).float(), stride)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A picture, what is left of it after the autoencoder, and how alike they are (PSNR in decibels, SSIM)."""
+
+    original: Image.Image
+    picture: Image.Image
+    psnr: float
+    ssim: float
+
+
+def reconstruct(model: Model, source: PictureSource) -> Reconstruction:
+    """A picture through the autoencoder and back, at its own size, by the mean of the posterior.
+
+    Raises PictureError if the picture cannot be read, RequestError if it is too small or too large for a model.
+    """
+    original = to_rgb(open_picture(source))
+    low, high = SIDE_RANGE
+    if min(original.size) < low or max(original.size) > high:
+        raise RequestError(
+            f"image is {original.width}x{original.height}; a side must be from {low} to {high} pixels", "image"
+        )
+    canvas = Canvas(*original.size, model.stride)
+    posterior = encode_image(model, canvas.pad(to_pixels([original])))
+    picture = to_pictures(to_levels(canvas.crop(decode(model, posterior.mean))))[0]
+    return Reconstruction(original, picture, psnr(original, picture), ssim(original, picture))

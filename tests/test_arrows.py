@@ -1,0 +1,132 @@
+"""Who may import whom, and what stays free of torch: the arrows of the house, held by reading the sources."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "sfumato"
+
+# Room -> the rooms that it may import, itself and errors aside. A dotted name stands for one module of a room.
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "request": set(),
+    "metadata": {"request"},
+    "nn": set(),
+    "diffusion": set(),
+    "text": {"nn", "diffusion.denoiser"},
+    "model": {"nn", "text", "diffusion"},
+    "weights": {"nn", "text", "diffusion", "model"},
+    "images": set(),
+    "events": {"request"},
+    "preview": {"images"},
+    "operations": {"model", "nn", "diffusion", "text", "images", "request"},
+    "job": {"operations", "request", "model", "nn", "metadata", "images", "diffusion"},
+    "generate": {
+        "job",
+        "events",
+        "preview",
+        "operations",
+        "request",
+        "model",
+        "metadata",
+        "images",
+        "diffusion",
+        "text",
+    },
+    "engine": {"generate", "events", "weights", "request", "metadata", "images", "model"},
+    "replay": {"engine", "events", "generate", "job", "weights", "request", "metadata", "images", "model"},
+    "scenes": set(),
+    "train": {"model", "diffusion", "weights", "nn", "scenes", "text", "images"},
+    "evaluate": {"generate", "scenes", "engine", "request", "model", "images"},
+    "cli": {"engine", "request", "metadata", "replay", "weights", "train", "scenes", "evaluate", "images", "generate"},
+}
+TORCH_FREE = ("errors", "request", "events", "metadata", "text.tokenizer", "text.prompt", "cli")
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Every module of the package under its dotted name, `sfumato.` left out; packages by their own name."""
+    named = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if name:
+            named.append((name, path))
+    return named
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names that a file imports, wherever in the file it does so; of ours, `sfumato.` included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively, which hides the arrow"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def allowed(room: str, imported: str) -> bool:
+    inside = imported.removeprefix("sfumato.").split(".")
+    target = inside[0]
+    return target in (room, "errors", "__version__") or bool({target, ".".join(inside[:2])} & ARROWS[room])
+
+
+@pytest.mark.parametrize(("name", "path"), modules())
+def test_a_room_imports_only_the_rooms_that_the_house_allows(name: str, path: Path) -> None:
+    room = name.split(".")[0]
+    assert room in ARROWS, f"{room} is a new room: say here whom it may import"
+    wrong = [target for target in imports(path) if target.startswith("sfumato.") and not allowed(room, target)]
+    assert not wrong, f"{name} imports {', '.join(wrong)}; {room} may import {sorted(ARROWS[room])}"
+
+
+@pytest.mark.parametrize("name", [name for name, _ in modules() if name.startswith(TORCH_FREE)])
+def test_a_torch_free_module_names_neither_torch_nor_a_network(name: str) -> None:
+    path = dict(modules())[name]
+    wrong = [target for target in imports(path) if target.split(".")[0] == "torch" or target.startswith("sfumato.nn")]
+    assert not wrong, f"{name} imports {', '.join(wrong)}"
+
+
+def loaded_after(code: str) -> set[str]:
+    """The modules that a new interpreter has loaded after running `code`."""
+    script = f"{code}\nimport sys\nsys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_importing_the_package_and_its_torch_free_modules_does_not_load_torch() -> None:
+    names = [name for name, _ in modules() if name.startswith(TORCH_FREE)]
+    loaded = loaded_after("\n".join(["import sfumato", *(f"import sfumato.{name}" for name in names)]))
+    assert "sfumato.cli" in loaded
+    assert not loaded & {"torch", "numpy", "safetensors", "transformers", "diffusers"}
+
+
+def test_help_loads_neither_torch_nor_pillow() -> None:
+    code = "import sfumato.cli\ntry:\n    sfumato.cli.main(['--help'])\nexcept SystemExit:\n    pass"
+    assert not loaded_after(code) & {"torch", "numpy", "PIL"}
+
+
+def test_nothing_prints_except_the_command_line() -> None:
+    prints = [
+        f"{name}:{node.lineno}"
+        for name, path in modules()
+        if not name.startswith("cli")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not prints
+
+
+def test_nothing_touches_the_global_generator() -> None:
+    forbidden = {"manual_seed", "randn_like", "rand_like", "seed_all"}
+    uses = [
+        f"{name}:{node.lineno}: {node.value.id}.{node.attr}"
+        for name, path in modules()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch"
+        if node.attr in forbidden
+    ]
+    assert not uses
