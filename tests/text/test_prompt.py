@@ -6,7 +6,7 @@ import time
 from itertools import groupby
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato.errors import PromptError
@@ -124,6 +124,7 @@ def test_spans_equal_the_definition_on_random_brackets() -> None:
         assert ours == parsed_slowly(prompt), prompt
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_escaped_text_is_itself(text: str) -> None:
     escaped = re.sub(r"([()\[\]\\])", r"\\\1", text)
@@ -131,6 +132,7 @@ def test_escaped_text_is_itself(text: str) -> None:
         assert parse_a1111(escaped) == parse_plain(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="()[]:\\ 1.aBREAK", max_size=200))
 def test_no_text_is_lost_and_nothing_but_a_weight_is_refused(text: str) -> None:
     try:
