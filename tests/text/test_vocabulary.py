@@ -9,8 +9,9 @@ import pytest
 from transformers import CLIPTokenizer
 
 from sfumato.errors import ConfigError, ModelFileError
+from sfumato.text.clip_vocabulary import clip_merges, clip_tokenizer, clip_vocab
 from sfumato.text.tokenizer import Tokenizer
-from sfumato.text.vocabulary import read_merges, read_vocab, train_vocabulary
+from sfumato.text.vocabulary import Merge, read_merges, read_vocab, train_vocabulary
 
 LINES = ["a red house on green grass", "two blue circles above a house", "It's a RED circle, isn't it?", "héllo 42"] * 3
 
@@ -105,3 +106,11 @@ def test_a_merge_outside_the_vocabulary_is_refused() -> None:
 def test_specials_outside_the_vocabulary_are_refused() -> None:
     with pytest.raises(ConfigError, match="startoftext"):
         Tokenizer(json.loads('{"a": 0, "<|endoftext|>": 1}'), [])
+
+
+def test_the_bundled_vocabulary_is_the_one_that_clip_was_trained_with(
+    clip_vocabulary: tuple[dict[str, int], list[Merge]],
+) -> None:
+    assert (clip_vocab(), list(clip_merges())) == clip_vocabulary
+    sd2 = clip_tokenizer(pad="!")
+    assert (len(sd2), sd2.eos, sd2.pad) == (49408, 49407, 0)
