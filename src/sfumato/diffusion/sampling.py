@@ -1,6 +1,7 @@
 """A way to sample, as a value: sampler, spacing, and the conditions at both ends that users know under one name."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,8 +96,16 @@ class Sampling:
         """The timestep of any noise level in a run over these levels, for `denoiser`."""
         if self.rule in ("log", "nearest"):
             return partial(schedule.timestep, rule=self.rule)
-        knots = {sigma: schedule.timestep(sigma, self.rule) for sigma in sigmas}
-        return lambda sigma: knots[sigma] if sigma in knots else schedule.timestep(sigma)
+        knots = sorted((sigma, schedule.timestep(sigma, self.rule)) for sigma in sigmas)
+
+        def find(sigma: float) -> float:
+            place = bisect_left(knots, (sigma,))
+            for knot, timestep in knots[max(place - 1, 0) : place + 1]:
+                if math.isclose(knot, sigma, rel_tol=1e-9):  # levels that only rounding tells apart
+                    return timestep
+            return schedule.timestep(sigma)
+
+        return find
 
     def run(
         self, denoise: Denoise, x: Tensor, sigmas: list[float], noise: Noise, *, schedule: NoiseSchedule

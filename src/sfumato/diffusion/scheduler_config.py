@@ -83,8 +83,10 @@ def _pndm(config: Config) -> Sampling:
             "PNDMScheduler with skip_prk_steps=False is not supported: sfumato does not have the Runge-Kutta start; "
             "Stable Diffusion's configs set it to true."
         )
+    velocity = config.get("prediction_type") == "v_prediction"
     return Sampling(
         sampler="plms",
+        options=(("averaged", "v_prediction"),) if velocity else (),
         spacing=_plain_spacing(config, "leading"),
         offset=_integer(config, "steps_offset", 0),
         end="zero" if _flag(config, "set_alpha_to_one", False) else "first",
@@ -96,7 +98,9 @@ def _euler_family(
 ) -> Callable[[Config], Sampling]:
     """Euler, Heun, LMS, DPM2 and DPM-Solver-SDE: fractional timesteps, and sigmas within the plain spacing's.
 
-    flags: reads use_karras_sigmas and its siblings; ends: reads final_sigmas_type.
+    flags: reads use_karras_sigmas and its siblings; ends: reads final_sigmas_type. The middle of an ancestral DPM2
+    step is its next level: with Karras sigmas diffusers gives the network a rounded timestep at one and the exact
+    one at the other, at most 0.5 apart; here both are rounded.
     """
 
     def read(config: Config) -> Sampling:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from sfumato.diffusion.denoiser import Denoise
+from sfumato.diffusion.denoiser import Denoise, Prediction, from_network_output, network_output
 from sfumato.diffusion.noise import Noise
 from sfumato.diffusion.samplers.step import Step, descend
 
@@ -21,23 +21,25 @@ ADAMS_BASHFORTH = (
 SHORT_RUN = 15  # steps below which diffusers lowers the order at the end, for stability
 
 
-def plms(denoise: Denoise, x: Tensor, sigmas: list[float], noise: Noise) -> Iterator[Step]:
+def plms(
+    denoise: Denoise, x: Tensor, sigmas: list[float], noise: Noise, *, averaged: Prediction = "epsilon"
+) -> Iterator[Step]:
     """PNDM with linear multistep: an improved Euler step, then Adams-Bashforth of order up to four.
 
     One network call more than steps. The weights are those of evenly spaced timesteps, whatever the spacing.
-    Liu et al. 2022 (PNDM), algorithm 2. diffusers averages the network's raw outputs; with noise prediction that is
-    the same, with velocity prediction it is not, and this is the paper's.
+    Liu et al. 2022 (PNDM), algorithm 2. `averaged` is what is extrapolated: the noise in the paper; diffusers takes
+    the network's raw output, which for a velocity is of first order only.
     """
-    slopes: list[Tensor] = []
+    outputs: list[Tensor] = []
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
-        slopes = [(x - denoised) / sigma, *slopes[:3]]
+        outputs = [network_output(averaged, x, denoised, sigma), *outputs[:3]]
         if index == 0 and len(sigmas) > 2:
             ahead = descend(x, denoised, sigma_next / sigma)
-            slope = (slopes[0] + (ahead - denoise(ahead, sigma_next)) / sigma_next) / 2
+            output = (outputs[0] + network_output(averaged, ahead, denoise(ahead, sigma_next), sigma_next)) / 2
         else:
-            slope = weighted(ADAMS_BASHFORTH[len(slopes) - 1], slopes)
-        x = x + slope * (sigma_next - sigma)
+            output = weighted(ADAMS_BASHFORTH[len(outputs) - 1], outputs)
+        x = descend(x, from_network_output(averaged, x, output, sigma), sigma_next / sigma)
         yield Step(index, sigma_next, x, denoised)
 
 
