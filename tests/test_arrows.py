@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "preview": {"images"},
     "operations": {"model", "nn", "diffusion", "text", "images", "request"},
     "job": {"operations", "request", "model", "nn", "metadata", "images", "diffusion"},
-    "generate": {
+    "generation": {
         "job",
         "events",
         "preview",
@@ -37,14 +37,26 @@ ARROWS: dict[str, set[str]] = {
         "diffusion",
         "text",
     },
-    "engine": {"generate", "events", "weights", "request", "metadata", "images", "model"},
-    "replay": {"engine", "events", "generate", "job", "weights", "request", "metadata", "images", "model"},
+    "engine": {"generation", "events", "weights", "request", "metadata", "images", "model"},
+    "replay": {"engine", "events", "generation", "job", "weights", "request", "metadata", "images", "model"},
     "scenes": set(),
     "train": {"model", "diffusion", "weights", "nn", "scenes", "text", "images"},
-    "evaluate": {"generate", "scenes", "engine", "request", "model", "images"},
-    "cli": {"engine", "request", "metadata", "replay", "weights", "train", "scenes", "evaluate", "images", "generate"},
+    "evaluate": {"generation", "events", "operations", "scenes", "engine", "request", "model", "images"},
+    "cli": {
+        "engine",
+        "request",
+        "metadata",
+        "replay",
+        "weights",
+        "train",
+        "scenes",
+        "evaluate",
+        "images",
+        "generation",
+        "events",
+    },
 }
-TORCH_FREE = ("errors", "request", "events", "metadata", "text.tokenizer", "text.prompt", "cli")
+TORCH_FREE = ("errors", "request", "metadata", "text.tokenizer", "text.prompt", "cli")
 
 
 def modules() -> list[tuple[str, Path]]:

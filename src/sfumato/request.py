@@ -1,6 +1,6 @@
 """A job as a value: what to draw, with which settings; checked when made, and the same through JSON.
 
-`None` means "what suits the model"; `sfumato.generate.resolve` replaces every None by a concrete value.
+`None` means "what suits the model"; `sfumato.job.resolve` replaces every None by a concrete value.
 """
 
 import difflib

@@ -11,7 +11,7 @@ from PIL import Image
 from sfumato.evaluate.report import Report, Row, Sample, summarise
 from sfumato.evaluate.suites import SUITES, Case, cases, check, shuffled
 from sfumato.events import Finished
-from sfumato.generate import stream
+from sfumato.generation import stream
 from sfumato.images import to_levels, to_pictures, to_pixels
 from sfumato.model import Model
 from sfumato.operations import reconstruct

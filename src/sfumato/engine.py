@@ -1,0 +1,113 @@
+"""Runs jobs: finds and keeps models, and says on which device and in which precision they run."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import torch
+
+from sfumato.errors import ModelNotFoundError, RequestError
+from sfumato.events import Event, Loading
+from sfumato.generation import stream
+from sfumato.images import PictureSource
+from sfumato.model import Model
+from sfumato.request import Request
+from sfumato.weights.load import embedded, load
+
+DEVICES = ("cpu", "cuda", "mps")
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of a name such as "cuda:1"; without one, the best that this machine has: CUDA, then MPS, then CPU.
+
+    Raises RequestError for a name that is none, or a device that is not there.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdecimal()):
+        raise RequestError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}, or like cuda:1", "device")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(number or 0) >= there:
+        raise RequestError(f"device is {name!r}; this machine has {there} of that kind; try --device cpu", "device")
+    return torch.device(name)
+
+
+def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | None:
+    """The precision of a name; without one, float32 on a CPU and that of the model's files elsewhere (None).
+
+    Raises RequestError for another name.
+    """
+    if name is None:
+        return torch.float32 if device.type == "cpu" else None
+    if name not in DTYPES:
+        raise RequestError(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}", "dtype")
+    return DTYPES[name]
+
+
+def embedded_name() -> str | None:
+    """The name of the model in the package, by which its pictures call it; None if this build has none."""
+    try:
+        return embedded().name
+    except ModelNotFoundError:
+        return None
+
+
+class Engine:
+    """Runs requests on one device, and keeps the models that it used last.
+
+    `keep` models stay in memory; the one that was not used for longest is dropped before another is loaded.
+    Threads are PyTorch's own default. Not for several threads at once.
+    """
+
+    def __init__(self, device: str | None = None, dtype: str | None = None, *, keep: int = 1) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self._keep = keep
+        self._models: OrderedDict[tuple[str | None, str | None], Model] = OrderedDict()
+
+    def is_loaded(self, name: str | None = None, vae: str | None = None) -> bool:
+        """Is this model in memory?"""
+        return (name, vae) in self._models
+
+    def model(self, name: str | None = None, vae: str | None = None) -> Model:
+        """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s."""
+        key = (name, vae)
+        if key not in self._models:
+            while len(self._models) >= self._keep:
+                self._models.popitem(last=False)
+            place = None if name is None or name == embedded_name() else name
+            self._models[key] = load(place, vae=vae, dtype=self.dtype, device=self.device)
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def run(
+        self,
+        request: Request,
+        *,
+        image: PictureSource | None = None,
+        mask: PictureSource | None = None,
+        metadata: bool = True,
+        preview_every: int = 0,
+    ) -> Iterator[Event]:
+        """The events of a request: Loading if its model is not in memory, then those of `stream`.
+
+        To cancel, leave the loop. Raises what `load` and `stream` raise.
+        """
+        if not self.is_loaded(request.model, request.vae):
+            yield Loading(request.model or "the embedded model")
+        model = self.model(request.model, request.vae)
+        yield from stream(model, request, image=image, mask=mask, metadata=metadata, preview_every=preview_every)
+
+    def forget(self) -> None:
+        """Drops all models from memory."""
+        self._models.clear()

@@ -1,0 +1,146 @@
+"""Makes a picture again from what its metadata says, and tells whether it came out the same."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from sfumato.engine import Engine
+from sfumato.errors import ModelNotFoundError, PictureError
+from sfumato.events import Finished
+from sfumato.generation import batches, draw, environment
+from sfumato.images import PictureSource, open_picture, to_mask, to_rgb
+from sfumato.job import Job, prepare
+from sfumato.metadata import FORMAT, describe, pixels_digest
+from sfumato.model import Model
+
+Outcome = Literal["identical", "differs", "environment changed", "missing weight", "missing picture"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a replay.
+
+    identical            the pixels have the recorded sha256
+    differs              they do not, though nothing else is known to have changed
+    environment changed  they do not, and `changes` names what is not as recorded
+    missing weight       the model is not there, or has other weights
+    missing picture      the start picture or the mask is not there
+
+    `largest` and `mean` are the differences to the pixels in the file, in 0..255 (None where sizes differ); `lossy`
+    says that the file's format has changed its pixels too. `picture` is None where something was missing.
+    """
+
+    outcome: Outcome
+    message: str
+    picture: Image.Image | None = None
+    largest: int | None = None
+    mean: float | None = None
+    lossy: bool = False
+    changes: tuple[str, ...] = ()
+
+
+def replay(
+    picture: str | os.PathLike[str],
+    *,
+    engine: Engine | None = None,
+    model: str | None = None,
+    image: PictureSource | None = None,
+    mask: PictureSource | None = None,
+    verify: bool = True,
+) -> Verdict:
+    """Makes a picture of sfumato again, in the batch that it was made in, and compares.
+
+    `model` names the weights where they are now, if they have moved. A start picture and a mask that are not handed
+    over are looked for beside the picture, by their pixels. Without `verify`, other weights and inputs are used as they
+    are. Raises PictureError if the file is no picture of sfumato, and what `Engine.run` raises.
+    """
+    found = describe(picture)
+    record, request = found.record, found.request
+    if record is None or request is None:
+        by = f" but by {found.tool}" if found.tool else ", or without metadata"
+        raise PictureError(f"{os.fspath(picture)} was not made by sfumato{by}; only sfumato's own can be replayed")
+    if record.get("format") != FORMAT:
+        raise PictureError(f"{os.fspath(picture)} has metadata of format {record.get('format')}; this is {FORMAT}")
+    engine = engine or Engine()
+    try:
+        weights = engine.model(model or request.model, request.vae)
+    except ModelNotFoundError as error:
+        return Verdict("missing weight", str(error))
+    other = _other_weights(record, weights)
+    if verify and other:
+        return Verdict(
+            "missing weight", f"the model {weights.name} has other weights: {'; '.join(other)}", changes=other
+        )
+    inputs: dict[str, PictureSource | None] = {"image": image, "mask": mask}
+    for name, digest in record["inputs"].items():
+        inputs[name] = inputs.get(name) or _beside(Path(picture), digest, name)
+        if inputs[name] is None:
+            return Verdict("missing picture", f"the {name} that it was made from ({digest}) is not beside it")
+    job = prepare(weights, replace(request, image=None, mask=None), image=inputs["image"], mask=inputs["mask"])
+    if verify and job.inputs != record["inputs"]:
+        return Verdict("missing picture", "the start picture or the mask is not the one that it was made from")
+    changes = other + _other_environment(record, weights)
+    return _compare(Path(picture), record, _again(job, record["index"]), changes)
+
+
+def _other_weights(record: Mapping[str, Any], model: Model) -> tuple[str, ...]:
+    recorded, here = record["model"]["hashes"], model.hashes
+    return tuple(
+        f"{name} was {str(recorded.get(name))[:12]}, is {str(here.get(name))[:12]}"
+        for name in sorted({*recorded, *here})
+        if recorded.get(name) != here.get(name)
+    )
+
+
+def _other_environment(record: Mapping[str, Any], model: Model) -> tuple[str, ...]:
+    recorded, here = record["environment"], environment(model)
+    return tuple(
+        f"{name} was {recorded.get(name)}, is {here.get(name)}" for name in here if recorded.get(name) != here.get(name)
+    )
+
+
+def _beside(picture: Path, digest: str, name: str) -> Path | None:
+    """The picture in the same folder whose upright pixels have this digest."""
+    read = to_rgb if name == "image" else to_mask
+    for path in sorted(picture.absolute().parent.iterdir()):
+        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            continue
+        try:
+            if f"sha256:{pixels_digest(read(open_picture(path)))}" == digest:
+                return path
+        except PictureError:
+            continue
+    return None
+
+
+def _again(job: Job, index: int) -> Image.Image:
+    """Picture `index` of the job, drawn together with those that it was drawn with."""
+    for batch in batches(job):
+        if index in batch.pictures:
+            for event in draw(job, batch, metadata=True):
+                if isinstance(event, Finished) and event.index == index:
+                    return event.picture
+    raise PictureError(f"the metadata speaks of picture {index} of a request of {job.request.total}")
+
+
+def _compare(path: Path, record: Mapping[str, Any], again: Image.Image, changes: tuple[str, ...]) -> Verdict:
+    told = f" Not as recorded: {'; '.join(changes)}." if changes else ""
+    if pixels_digest(again) == record["pixels"]["sha256"]:
+        return Verdict("identical", f"identical, to the byte.{told}", again, 0, 0.0, changes=changes)
+    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
+        lossy = opened.format == "JPEG"
+        stored = opened.convert("RGB")
+    outcome: Outcome = "environment changed" if changes else "differs"
+    if stored.size != again.size:
+        message = f"{outcome}: the file has been made {stored.width}x{stored.height} since."
+        return Verdict(outcome, message + told, again, lossy=lossy, changes=changes)
+    difference = np.abs(np.asarray(stored).astype(int) - np.asarray(again).astype(int))
+    largest, mean = int(difference.max()), float(difference.mean())
+    edited = "" if lossy or pixels_digest(stored) == record["pixels"]["sha256"] else " The file was edited since."
+    message = f"{outcome}: by at most {largest}/255, {mean:.3g}/255 on average.{edited}{told}"
+    return Verdict(outcome, message, again, largest, mean, lossy, changes)
