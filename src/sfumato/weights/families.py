@@ -8,34 +8,12 @@ any shape that shows it: its `prediction` is None, and has to be told.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
 
-from sfumato.diffusion.denoiser import Prediction
+from sfumato.errors import ConfigError
+from sfumato.model import Family, TextKind
 from sfumato.nn.autoencoder import AutoencoderConfig
 from sfumato.nn.clip import TextEncoderConfig
 from sfumato.nn.unet import UNetConfig
-
-TextKind = Literal["clip", "openclip", "sdxl", "sdxl-refiner"]
-"""clip: SD 1.x. openclip: SD 2.x. sdxl: both towers, joined. sdxl-refiner: the second tower alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """What the checkpoints of one kind have in common.
-
-    `size` is the default width and height in pixels; `steps` and `guidance` are the defaults of a request;
-    `prediction` is what the network outputs, None where every checkpoint must say it itself.
-    """
-
-    name: str
-    title: str
-    text: TextKind
-    size: int
-    steps: int = 30
-    guidance: float = 7.5
-    latent_channels: int = 4
-    inpainting: bool = False
-    prediction: Prediction | None = "epsilon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +28,12 @@ class Blueprint:
 
 
 INPAINTING_CHANNELS = 9  # latent 4, mask 1, masked picture's latent 4; Rombach et al. 2022
+STYLES: dict[TextKind, str] = {
+    "clip": "SD 1.x",
+    "openclip": "SD 2.x",
+    "sdxl": "SDXL",
+    "sdxl-refiner": "the SDXL refiner",
+}
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlock2D", "UpBlock2D"
 
@@ -165,7 +149,12 @@ SD15_INPAINT = Family(
 )
 SD2 = Family(name="sd2", title="Stable Diffusion 2.x", text="openclip", size=768, prediction=None)
 SD2_INPAINT = Family(
-    name="sd2-inpaint", title="Stable Diffusion 2.x inpainting", text="openclip", size=512, inpainting=True
+    name="sd2-inpaint",
+    title="Stable Diffusion 2.x inpainting",
+    text="openclip",
+    size=512,
+    inpainting=True,
+    prediction=None,
 )
 SDXL = Family(name="sdxl", title="Stable Diffusion XL", text="sdxl", size=1024, guidance=5.0)
 SDXL_INPAINT = Family(
@@ -174,6 +163,14 @@ SDXL_INPAINT = Family(
 SDXL_REFINER = Family(
     name="sdxl-refiner", title="Stable Diffusion XL refiner", text="sdxl-refiner", size=1024, guidance=5.0
 )
+# (width of the first layer, width of the text it attends to) -> the family without inpainting
+BASES = {(320, 768): "sd15", (320, 1024): "sd2", (320, 2048): "sdxl", (384, 1280): "sdxl-refiner"}
+# Input channels of models that share the rest with a family.
+OTHER_INPUTS = {
+    5: "a depth-conditioned model (5 input channels)",
+    7: "an upscaling model (7 input channels)",
+    8: "InstructPix2Pix (8 input channels)",
+}
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (SD15, SD15_INPAINT, SD2, SD2_INPAINT, SDXL, SDXL_INPAINT, SDXL_REFINER)
 }
@@ -190,3 +187,25 @@ def blueprint(family: Family) -> Blueprint:
     if family.inpainting:
         unet = replace(unet, in_channels=INPAINTING_CHANNELS)
     return Blueprint(family=family, unet=unet, autoencoder=autoencoder, text=text, scheduler=scheduler)
+
+
+def family_of(unet: UNetConfig, autoencoder: AutoencoderConfig, text: TextKind) -> Family:
+    """Return the family of networks with these configurations; "sfumato" if it is none of the published ones.
+
+    Its default size is what the UNet was trained on. Raises ConfigError for input channels that we cannot fill.
+    """
+    latent = autoencoder.latent_channels
+    if unet.in_channels not in (latent, 2 * latent + 1) or unet.out_channels != latent:
+        what = OTHER_INPUTS.get(unet.in_channels, f"{unet.in_channels} input and {unet.out_channels} output channels")
+        raise ConfigError(
+            f"The UNet is that of {what}; supported are UNets with {latent} channels (or {2 * latent + 1} for "
+            f"inpainting) for an autoencoder with {latent}."
+        )
+    inpainting = unet.in_channels == 2 * latent + 1
+    base = BASES.get((unet.block_out_channels[0], unet.cross_attention_dim))
+    known = FAMILIES.get(f"{base}-inpaint" if inpainting else f"{base}")
+    if known is None or known.text != text:
+        title = f"a model of {STYLES[text]}'s kind in its own sizes"
+        known = Family(name="sfumato", title=title, text=text, size=known.size if known else 512, inpainting=inpainting)
+    size = unet.sample_size * autoencoder.stride if isinstance(unet.sample_size, int) else known.size
+    return replace(known, size=size, latent_channels=latent)

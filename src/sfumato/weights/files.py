@@ -49,6 +49,10 @@ class TensorFile(Mapping[str, Tensor]):
             raise ModelFileError(f"{path}: was changed while it was being read; load it again.")
         return tensor
 
+    def path_of(self, name: str) -> Path:
+        """Return the file that holds a tensor."""
+        return self._file_of[name]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 

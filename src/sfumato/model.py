@@ -1,0 +1,151 @@
+"""A model: the networks of one checkpoint and what belongs to them, as one frozen value."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sfumato.diffusion.denoiser import Lookup, Prediction
+from sfumato.diffusion.denoiser import denoiser as wrap
+from sfumato.diffusion.sampling import Sampling
+from sfumato.diffusion.schedule import NoiseSchedule
+from sfumato.nn.autoencoder import Autoencoder
+from sfumato.nn.unet import UNet
+from sfumato.text.encode import Conditioning, TextStack
+
+TextKind = Literal["clip", "openclip", "sdxl", "sdxl-refiner"]
+"""clip: SD 1.x. openclip: SD 2.x. sdxl: both towers, joined. sdxl-refiner: the second tower alone."""
+
+ConditionedDenoise = Callable[[Tensor, float, Conditioning], Tensor]
+"""(x [B, C, h, w], sigma, conditioning of B pictures) -> estimate of the clean latent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What the checkpoints of one kind have in common.
+
+    `size` is the default width and height in pixels; `steps` and `guidance` are the defaults of a request;
+    `prediction` is what the network outputs, None where every checkpoint must say it itself.
+    """
+
+    name: str
+    title: str
+    text: TextKind
+    size: int
+    steps: int = 30
+    guidance: float = 7.5
+    latent_channels: int = 4
+    inpainting: bool = False
+    prediction: Prediction | None = "epsilon"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The networks of a checkpoint, its noise schedule and its default way to sample.
+
+    `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
+    name what was found in the files and is not used. `files` are the weight files of each component, and
+    `hash_files` returns the sha256 of some of them; a model that was made in memory has neither.
+    """
+
+    name: str
+    source: Path
+    family: Family
+    unet: UNet
+    autoencoder: Autoencoder
+    text: TextStack
+    schedule: NoiseSchedule
+    sampling: Sampling
+    prediction: Prediction
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    hash_files: Callable[[tuple[Path, ...]], str] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell, in each direction."""
+        return self.autoencoder.config.stride
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.autoencoder.config.latent_channels
+
+    @property
+    def scaling_factor(self) -> float:
+        """What the autoencoder's latents are multiplied by to have unit variance."""
+        return self.autoencoder.config.scaling_factor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return self.unet.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the UNet."""
+        return self.unet.conv_in.weight.dtype
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each component's weights: of its files, or of its tensors where it has no file.
+
+        Computed when first asked for, and remembered between runs for files that have not changed since.
+        """
+        if self.hash_files is not None:
+            return {component: self.hash_files(paths) for component, paths in self.files.items()}
+        networks = {"unet": self.unet, "vae": self.autoencoder}
+        text = {f"text_encoder{'' if not i else f'_{i + 1}'}": each for i, each in enumerate(self.text.encoders)}
+        return {name: hash_tensors(network.state_dict()) for name, network in {**networks, **text}.items()}
+
+    def denoiser(self, lookup: Lookup | None = None) -> ConditionedDenoise:
+        """Return network, schedule and prediction as one function of a noised latent, its level and what is wanted.
+
+        `lookup` finds the timestep of a level (`Sampling.lookup`); by default it is interpolated in log sigma.
+        """
+
+        def denoise(x: Tensor, sigma: float, conditioning: Conditioning) -> Tensor:
+            told = conditioning.to(self.device, self.dtype)
+
+            def network(scaled: Tensor, timestep: Tensor) -> Tensor:
+                seen = scaled.to(self.dtype)
+                if told.concat is not None:
+                    seen = torch.cat([seen, told.concat], dim=1)
+                return self.unet(seen, timestep, told.context, told.pooled, told.size)  # type: ignore[no-any-return]
+
+            find = lookup or self.schedule.timestep
+            return wrap(network, self.schedule, self.prediction, find)(x, sigma)
+
+        return denoise
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Model":
+        """Move the networks to a device and into a precision, and return this model. An fp16-shy autoencoder stays."""
+        self.unet.to(device=device, dtype=dtype)
+        self.text.to(device, dtype)
+        self.autoencoder.to(device=device, dtype=autoencoder_dtype(self.family, self.autoencoder, dtype))
+        return self
+
+
+def autoencoder_dtype(family: Family, autoencoder: Autoencoder, dtype: torch.dtype | None) -> torch.dtype | None:
+    """Return the precision for the autoencoder: float32 in place of float16 where it would overflow (SDXL's).
+
+    SD 1.x and 2.x never state `force_upcast` and do not overflow, so that its default there means nothing.
+    """
+    shy = autoencoder.config.force_upcast and family.text in ("sdxl", "sdxl-refiner")
+    return torch.float32 if dtype is torch.float16 and shy else dtype
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of tensors with their names, types and shapes, as hexadecimal text."""
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""What a model on disk is, from its headers and configurations alone: for people who choose one."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfumato.diffusion.denoiser import Prediction
+from sfumato.errors import SfumatoError
+from sfumato.weights.build import shapes_of
+from sfumato.weights.files import TensorFile, open_file
+from sfumato.weights.header import TensorInfo
+from sfumato.weights.load import open_model
+from sfumato.weights.locate import locate
+from sfumato.weights.opened import Component
+from sfumato.weights.recognise import recognise
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentDescription:
+    """A part of a model: its number of parameters, its precisions (most used first), its bytes, its files."""
+
+    parameters: int
+    dtypes: tuple[str, ...]
+    size: int
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a file or folder holds.
+
+    `family` is None when it is no model that can draw; `problem` then says what is wrong with it, `what` what it looks
+    like, and `reason` what shows it. `prediction` None means that it has to be told. `default_size` is in pixels.
+    """
+
+    path: Path
+    what: str
+    reason: str
+    family: str | None = None
+    prediction: Prediction | None = None
+    default_size: int | None = None
+    inpainting: bool = False
+    components: dict[str, ComponentDescription]
+    notes: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def describe(name: str | Path | None = None, *, variant: str | None = None, revision: str | None = None) -> Description:
+    """Describe a model, or the file that is none, without reading a weight; names as in `load`.
+
+    Raises ModelNotFoundError for a name that leads nowhere, and ModelFileError for a file that cannot be read at all.
+    """
+    try:
+        opened = open_model(name, variant=variant, revision=revision)
+    except SfumatoError as error:
+        if name is None:
+            raise
+        return describe_other(locate(name, revision), error)
+    return Description(
+        path=opened.path,
+        what=opened.family.title,
+        reason=opened.reason,
+        family=opened.family.name,
+        prediction=opened.prediction,
+        default_size=opened.family.size,
+        inpainting=opened.family.inpainting,
+        components={name: describe_component(each) for name, each in opened.components.items()},
+        notes=opened.notes,
+    )
+
+
+def describe_other(path: Path, error: SfumatoError) -> Description:
+    """Describe a file or folder that is no model that can draw; raises `error` if it cannot be read."""
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) != 1 or (path / "model_index.json").is_file():
+            raise error
+        path = files[0]
+    tensors = open_file(path)
+    looks = recognise(shapes_of(tensors))
+    whole = summary(tensors.infos.values(), tensors)
+    return Description(path=path, what=looks.what, reason=looks.reason, components={"file": whole}, problem=str(error))
+
+
+def describe_component(component: Component) -> ComponentDescription:
+    """Count a component's parameters and bytes."""
+    tensors = component.tensors
+    return summary((tensors.infos[rule.theirs] for rule in component.part.naming), tensors)
+
+
+def summary(infos: Iterable[TensorInfo], tensors: TensorFile) -> ComponentDescription:
+    """Add up tensors."""
+    counts: Counter[str] = Counter()
+    size = 0
+    for info in infos:
+        counts[info.dtype] += info.count
+        size += info.end - info.start
+    dtypes = tuple(dtype for dtype, _ in counts.most_common())
+    return ComponentDescription(parameters=counts.total(), dtypes=dtypes, size=size, files=tensors.paths)

@@ -1,0 +1,159 @@
+"""A name or a path becomes a Model, or one error."""
+
+import logging
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from sfumato.diffusion.presets import from_scheduler_config
+from sfumato.diffusion.schedule import from_scheduler_config as schedule_from_config
+from sfumato.errors import ModelNotFoundError, WeightsError
+from sfumato.model import Model, autoencoder_dtype
+from sfumato.nn.autoencoder import Autoencoder
+from sfumato.nn.clip import TextEncoder
+from sfumato.nn.unet import UNet
+from sfumato.text.encode import SD1, SDXL, SDXL_REFINER, TextRules, TextStack
+from sfumato.weights.autoencoder_file import open_autoencoder
+from sfumato.weights.build import Placement, fill
+from sfumato.weights.folder import open_folder
+from sfumato.weights.hashing import hash_files
+from sfumato.weights.locate import locate
+from sfumato.weights.opened import Opened
+from sfumato.weights.single import open_single
+
+log = logging.getLogger(__name__)
+
+REFINER_SIZES = 5  # size ids of a model that is told an aesthetic score instead of the target size
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    vae: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    prediction: str | None = None,
+    revision: str | None = None,
+    ema: bool = False,
+) -> Model:
+    """Load a model from a folder or a file on this machine; the embedded one when no name is given.
+
+    `name`: an alias, a path, or `org/name[@revision]` in the local Hugging Face cache. `variant`: such as "fp16".
+    `vae`: another autoencoder, named likewise. `dtype`: by default float32 on a CPU, and what the file has elsewhere.
+    `prediction`: "epsilon", "v" or "sample", where the checkpoint does not say it or is wrong. `ema`: the averaged
+    UNet of a single file. Nothing is downloaded.
+
+    Raises ModelNotFoundError; ModelFileError for a file that is damaged or no model file; WeightsError for one that
+    holds something else than the model it should be; ConfigError for options that sfumato does not have.
+    """
+    opened = open_model(name, variant=variant, prediction=prediction, revision=revision, ema=ema)
+    if vae is not None:
+        like = cast(Autoencoder, opened.autoencoder.part.network).config
+        opened = replace(opened, autoencoder=open_autoencoder(locate(vae), like, variant))
+    device = torch.device(device)
+    if dtype is None and device.type == "cpu":
+        dtype = torch.float32
+    for note in opened.notes:
+        log.info("%s: %s", opened.path, note)
+    return read(opened, str(name) if name is not None else opened.path.name, device, dtype)
+
+
+def open_model(
+    name: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    prediction: str | None = None,
+    revision: str | None = None,
+    ema: bool = False,
+) -> Opened:
+    """Find a model and compare its files with its networks, without reading a weight. Options and errors: `load`."""
+    path = embedded() if name is None else locate(name, revision)
+    if path.is_dir():
+        path = the_file(path) or path
+    if path.is_dir():
+        return open_folder(path, variant, prediction)
+    return open_single(path, prediction, ema=ema)
+
+
+def embedded() -> Path:
+    """Return the folder of the model in the package. Raises ModelNotFoundError if this build has none."""
+    root = Path(str(resources.files("sfumato").joinpath("embedded")))
+    found = sorted(path.parent for path in root.glob("*/model_index.json"))
+    if not found:
+        raise ModelNotFoundError(
+            f"no model was named, and this installation has no embedded one ({root}). Name a model: a .safetensors "
+            "file, a folder, or org/name in the local cache."
+        )
+    return found[0]
+
+
+def the_file(folder: Path) -> Path | None:
+    """Return the only .safetensors file of a folder that is no model folder: a repository with one checkpoint."""
+    if (folder / "model_index.json").is_file():
+        return None
+    files = sorted(folder.glob("*.safetensors"))
+    return files[0] if len(files) == 1 else None
+
+
+def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | None) -> Model:
+    """Read the weights of an opened model. All networks are there in the end, or an error is raised."""
+    if opened.prediction is None:
+        raise WeightsError(
+            f"{opened.path} is {opened.family.title}, which predicts noise (512-base) or velocity (768-v), and no "
+            'shape shows which. Say prediction="epsilon" or prediction="v", or put its scheduler_config.json beside it.'
+        )
+    unet = cast(UNet, opened.unet.part.network)
+    autoencoder = cast(Autoencoder, opened.autoencoder.part.network)
+    scheduler = {**opened.scheduler, "prediction_type": opened.prediction}
+    text = TextStack(
+        opened.tokenizers, tuple(cast(TextEncoder, each.part.network) for each in opened.text), rules_of(opened)
+    )
+    sampling = from_scheduler_config(scheduler)
+    schedule = schedule_from_config(scheduler)
+    shy = autoencoder_dtype(opened.family, autoencoder, dtype)
+    for component in (opened.unet, *opened.text):
+        fill(component.part, component.tensors, Placement(device, dtype))
+    fill(opened.autoencoder.part, opened.autoencoder.tensors, Placement(device, shy))
+    # Convolutions run faster with their channels innermost, on CPUs and GPUs alike.
+    unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Model(
+        name=name,
+        source=opened.path,
+        family=opened.family,
+        unet=unet,
+        autoencoder=autoencoder,
+        text=text,
+        schedule=schedule,
+        sampling=sampling,
+        prediction=opened.prediction,
+        scheduler=scheduler,
+        options=opened.options,
+        files=files_of(opened),
+        hash_files=hash_files,
+        notes=opened.notes,
+    )
+
+
+def rules_of(opened: Opened) -> TextRules:
+    """Return how a model reads its text encoders: its family's rules, and what its model_index.json changes."""
+    kind = opened.family.text
+    if kind in ("clip", "openclip"):
+        return SD1  # SD 2.x too: its unused last layer is left out of its files, so that the penultimate is the last
+    rules = SDXL if kind == "sdxl" else SDXL_REFINER
+    zeros = opened.options.get("force_zeros_for_empty_prompt", True)  # diffusers' default
+    scored = opened.options.get("requires_aesthetics_score", False)
+    return replace(rules, zero_empty_negative=bool(zeros), sizes=REFINER_SIZES if scored else 6)
+
+
+def files_of(opened: Opened) -> dict[str, tuple[Path, ...]]:
+    """Return the weight files of each component; one entry, "checkpoint", for those in one file."""
+    files = {name: component.tensors.paths for name, component in opened.components.items()}
+    if opened.path.is_dir():
+        return files
+    single = (opened.path,)
+    return {"checkpoint": single, **{name: paths for name, paths in files.items() if paths != single}}

@@ -1,0 +1,151 @@
+"""What a set of tensors is, told from names and shapes alone: a checkpoint of a family, or something else by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sfumato.model import Family
+from sfumato.weights.families import BASES, FAMILIES, INPAINTING_CHANNELS, OTHER_INPUTS
+from sfumato.weights.ldm import AUTOENCODER_PREFIX, UNET_PREFIX
+from sfumato.weights.openclip import (
+    CLIP_PREFIX,
+    OPENCLIP_PREFIX,
+    REFINER_PREFIX,
+    SDXL_CLIP_PREFIX,
+    SDXL_OPENCLIP_PREFIX,
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+TEXT_PREFIXES = {
+    "clip": (CLIP_PREFIX,),
+    "openclip": (OPENCLIP_PREFIX,),
+    "sdxl": (SDXL_CLIP_PREFIX, SDXL_OPENCLIP_PREFIX),
+    "sdxl-refiner": (REFINER_PREFIX,),
+}
+# Parts of a tensor's name that only one kind of file has, most telling first.
+TELLTALES = (
+    (("lora_down", "lora_up", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down."), "a LoRA"),
+    (
+        ("hada_w1_a", "lokr_w1", "lokr_w2", "oft_blocks", "oft_diag", "dora_scale"),
+        "a LyCORIS adapter (LoHa, LoKr, ...)",
+    ),
+    (("ip_adapter.", "image_proj."), "an IP-Adapter"),
+    (("control_model.", "input_hint_block", "controlnet_cond_embedding"), "a ControlNet"),
+    (("motion_modules",), "an AnimateDiff motion module"),
+    (("adapter.body.", "body.0.resnets.0.block1"), "a T2I-Adapter"),
+    (("string_to_param", "emb_params", "emp_params"), "a textual inversion embedding"),
+    (("edm_mean", "edm_vpred.", "edm_vpred"), "a model in EDM's parameterisation (Playground 2.5 and others)"),
+    (("joint_blocks.",), "Stable Diffusion 3"),
+    (("double_blocks.", "single_transformer_blocks."), "Flux or a model like it"),
+    (("clip_txt_mapper", "channelwise."), "Stable Cascade"),
+    (("double_layers.", "double_stream_blocks.", "cap_embedder.", "patchify_proj"), "a diffusion transformer"),
+    (("vision_model.", "visual_projection"), "a CLIP with its vision tower"),
+    (("conv_first.weight", "model.0.weight", "RDB1.conv1"), "an upscaler (ESRGAN or alike)"),
+    (("lm_head.", "model.layers.0.", "block.0.layer.0.SelfAttention"), "a language model"),
+)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What the tensors are, in words; the family when it is a whole checkpoint of one; and what shows it."""
+
+    what: str
+    family: Family | None
+    reason: str
+
+
+def recognise(shapes: Shapes) -> Recognised:
+    """Tell what a file holds from its tensors' names and shapes."""
+    if not shapes:
+        return Recognised("a file without tensors", None, "it has none")
+    if UNET_PREFIX + "input_blocks.0.0.weight" in shapes:
+        return recognise_checkpoint(shapes)
+    for parts, what in TELLTALES:
+        found = next((name for name in shapes if any(part in name for part in parts)), None)
+        if found is not None:
+            return Recognised(what, None, f"it has {found!r}")
+    for test in (recognise_part, recognise_embedding):
+        part = test(shapes)
+        if part is not None:
+            return part
+    names = ", ".join(repr(name[:80]) for name in list(shapes)[:3])
+    return Recognised("nothing that sfumato knows", None, f"{len(shapes):,} tensors, first {names}")
+
+
+def recognise_checkpoint(shapes: Shapes) -> Recognised:
+    """Tell which family a single file with a UNet belongs to, and which parts it lacks."""
+    width, channels = first_layer(shapes, UNET_PREFIX + "input_blocks.0.0.weight")
+    context = context_width(shapes, UNET_PREFIX)
+    reason = f"its UNet starts with {width} features from {channels} channels and attends to {context} text features"
+    base = BASES.get((width, context))
+    foreign = next((name for name in shapes if name.startswith(("control_model.", "edm_mean", "edm_vpred"))), None)
+    if base is None or foreign is not None:
+        kind = "a latent diffusion model of no published family" if base is None else "a model with additions"
+        return Recognised(kind, None, reason if foreign is None else f"it has {foreign!r}")
+    title = FAMILIES[base].title
+    if channels in OTHER_INPUTS:
+        return Recognised(f"{OTHER_INPUTS[channels]} of {title}'s kind", None, reason)
+    name = base + "-inpaint" if channels == INPAINTING_CHANNELS else base
+    family = FAMILIES.get(name) if channels in (4, INPAINTING_CHANNELS) else None
+    if family is None:
+        return Recognised(f"{title} with {channels} input channels", None, reason)
+    missing = missing_parts(shapes, family)
+    if missing:
+        return Recognised(f"{family.title} without {' and '.join(missing)}", None, reason)
+    return Recognised(family.title, family, reason)
+
+
+def missing_parts(shapes: Shapes, family: Family) -> list[str]:
+    """Name the parts of a checkpoint of this family that are not in the file at all."""
+    prefixes = {"its autoencoder": (AUTOENCODER_PREFIX,), "its text encoder": TEXT_PREFIXES[family.text]}
+    return [
+        part
+        for part, wanted in prefixes.items()
+        if not all(any(name.startswith(prefix) for name in shapes) for prefix in wanted)
+    ]
+
+
+def recognise_part(shapes: Shapes) -> Recognised | None:
+    """Tell whether the tensors are one part of a model."""
+    for prefix in ("", AUTOENCODER_PREFIX, "vae."):
+        name = prefix + "decoder.conv_in.weight"
+        if name in shapes and prefix + "encoder.conv_in.weight" in shapes:
+            _, channels = first_layer(shapes, name)
+            return Recognised("a VAE only", None, f"it has an encoder and a decoder of {channels}-channel latents")
+    if "conv_in.weight" in shapes and any(name.startswith("down_blocks.0.resnets.") for name in shapes):
+        base = BASES.get((first_layer(shapes, "conv_in.weight")[0], context_width(shapes, "")))
+        whose = f" of {FAMILIES[base].title}" if base else ""
+        return Recognised(f"the UNet{whose} alone, out of a diffusers folder", None, "its names are diffusers'")
+    if "input_blocks.0.0.weight" in shapes:
+        return Recognised("a UNet alone, without a single file's prefix", None, "it has 'input_blocks.0.0.weight'")
+    for name in shapes:
+        if name.endswith(("embeddings.token_embedding.weight", "token_embedding.weight")):
+            return Recognised("a CLIP text encoder only", None, f"it has {name!r}")
+    return None
+
+
+def recognise_embedding(shapes: Shapes) -> Recognised | None:
+    """Tell whether the tensors are a textual inversion: a few vectors as wide as a text encoder."""
+    widths = {768, 1024, 1280}
+    if len(shapes) <= 2 and all(len(shape) in (1, 2) and shape[-1] in widths for shape in shapes.values()):
+        return Recognised("a textual inversion embedding", None, f"it holds {len(shapes)} vectors or lists of vectors")
+    return None
+
+
+def first_layer(shapes: Shapes, name: str) -> tuple[int, int]:
+    """Return output and input channels of a convolution; (0, 0) if it is none."""
+    shape = shapes[name]
+    return (shape[0], shape[1]) if len(shape) == 4 else (0, 0)
+
+
+def context_width(shapes: Shapes, prefix: str) -> int:
+    """Return the width of the text that a UNet attends to; 0 if none of its layers does."""
+    ending = "transformer_blocks.0.attn2.to_k.weight"
+    return next(
+        (
+            shape[1]
+            for name, shape in shapes.items()
+            if name.startswith(prefix) and name.endswith(ending) and len(shape) == 2
+        ),
+        0,
+    )
