@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sfumato.nn.attention import MapAttention
 from sfumato.nn.blocks import Downsample, ResnetBlock, Upsample
-from sfumato.nn.config import Options, known_options, plain, unsupported
+from sfumato.nn.config import Options, check_values, known_options, plain, unsupported
 from sfumato.nn.memory import silu
 from sfumato.nn.norm import GroupNorm
 
@@ -21,6 +21,8 @@ FIXED: dict[str, tuple[object, ...]] = {
     "latents_mean": (None,),
     "latents_std": (None,),
 }
+SIZES = ("block_out_channels", "layers_per_block", "in_channels", "out_channels", "latent_channels", "norm_num_groups")
+REQUIRED = ("block_out_channels", "down_block_types", "up_block_types", "layers_per_block")  # our defaults are SD's
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class AutoencoderConfig:
     mid_block_add_attention: bool = True
 
     def __post_init__(self) -> None:
+        check_values(self, SIZES)
+        if not 0 < self.scaling_factor < math.inf:
+            raise unsupported("AutoencoderConfig", "scaling_factor", self.scaling_factor, "positive numbers")
         levels = len(self.block_out_channels)
         for option, allowed in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
             types = getattr(self, option)
@@ -66,7 +71,7 @@ class AutoencoderConfig:
     @classmethod
     def from_json(cls, data: Options) -> "AutoencoderConfig":
         """The config that diffusers' `vae/config.json` states. Raises ConfigError naming what we cannot honour."""
-        return cls(**known_options(cls, data, fixed=FIXED))
+        return cls(**known_options(cls, data, fixed=FIXED, required=REQUIRED))
 
     def to_json(self) -> dict[str, object]:
         """The same as diffusers writes it, so that diffusers can read it."""

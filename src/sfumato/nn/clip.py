@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfumato.nn.config import Options, known_options, unsupported
+from sfumato.nn.config import Options, check_values, known_options, unsupported
 
 FIXED: dict[str, tuple[object, ...]] = {"attention_dropout": (0,), "dropout": (0,), "model_type": ("clip_text_model",)}
 # Initialisation, labels, outputs that transformers can switch on, and what its writer adds: not the mathematics.
@@ -15,6 +15,10 @@ HARMLESS = (
     "architectures", "dtype", "torch_dtype", "transformers_version", "initializer_factor", "initializer_range",
     "return_dict", "use_cache", "tie_word_embeddings", "output_attentions", "output_hidden_states", "id2label",
     "label2id", "problem_type", "chunk_size_feed_forward", "is_encoder_decoder",
+)  # fmt: skip
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "max_position_embeddings", "projection_dim",
 )  # fmt: skip
 LEGACY_END = 2  # what configs said before transformers 4.31, whatever the vocabulary: the end is the highest id
 
@@ -46,6 +50,7 @@ class TextEncoderConfig:
     with_projection: bool = False
 
     def __post_init__(self) -> None:
+        check_values(self, SIZES)
         if self.hidden_act not in ACTIVATIONS:
             raise unsupported("TextEncoderConfig", "hidden_act", self.hidden_act, " or ".join(ACTIVATIONS))
         if self.hidden_size % self.num_attention_heads:
@@ -59,12 +64,12 @@ class TextEncoderConfig:
 
         `architectures` tells whether there is a projection.
         """
+        given = known_options(cls, data, fixed=FIXED, harmless=HARMLESS, required=("hidden_size",))
         architectures = data.get("architectures") or ["CLIPTextModel"]
         if architectures not in (["CLIPTextModel"], ["CLIPTextModelWithProjection"]):
             raise unsupported(
                 "TextEncoderConfig", "architectures", architectures, "CLIPTextModel or CLIPTextModelWithProjection"
             )
-        given = known_options(cls, data, fixed=FIXED, harmless=HARMLESS)
         return cls(**{"with_projection": architectures == ["CLIPTextModelWithProjection"], **given})
 
     def to_json(self) -> dict[str, object]:

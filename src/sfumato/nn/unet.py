@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
 from sfumato.nn.blocks import Call, DownLevel, Embedding, MidLevel, Shared, UpLevel, direct, recomputed, sinusoids
-from sfumato.nn.config import Options, known_options, plain, unsupported
+from sfumato.nn.config import Options, check_values, known_options, plain, unsupported
 from sfumato.nn.memory import silu
 from sfumato.nn.norm import GroupNorm
 
@@ -46,6 +46,11 @@ HARMLESS = ("addition_embed_type_num_heads",)  # read only by kinds of addition_
 DOWN = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # does the level attend to the context?
 UP = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
+SIZES = (
+    "block_out_channels", "layers_per_block", "cross_attention_dim", "attention_head_dim", "in_channels",
+    "out_channels", "norm_num_groups",
+)  # fmt: skip
+
 Depths = int | tuple[int | tuple[int, ...], ...]
 
 
@@ -79,40 +84,25 @@ class UNetConfig:
     projection_class_embeddings_input_dim: int | None = None
 
     def __post_init__(self) -> None:
-        levels = len(self.block_out_channels)
+        check_values(self, SIZES)
+        levels = self.levels
         for option, allowed in (("down_block_types", DOWN), ("up_block_types", UP)):
             types = getattr(self, option)
             if len(types) != levels or not set(types) <= set(allowed):
                 raise unsupported("UNetConfig", option, types, f"{levels} of {', '.join(allowed)}")
-        for option in ("layers_per_block", "attention_head_dim", "transformer_layers_per_block"):
+        depths = ("transformer_layers_per_block", "reverse_transformer_layers_per_block")
+        for option in ("layers_per_block", "attention_head_dim", *depths):
             value = getattr(self, option)
             if isinstance(value, tuple) and len(value) != levels:
                 raise unsupported("UNetConfig", option, value, f"a number, or {levels} of them, one for each level")
-        if not isinstance(self.cross_attention_dim, int):
-            raise unsupported("UNetConfig", "cross_attention_dim", self.cross_attention_dim, "one width for all levels")
-        if not isinstance(self.norm_num_groups, int):
-            raise unsupported("UNetConfig", "norm_num_groups", self.norm_num_groups, "a number of groups")
-        if self.addition_embed_type not in (None, "text_time"):
-            raise unsupported("UNetConfig", "addition_embed_type", self.addition_embed_type, "null or 'text_time'")
-        if self.addition_embed_type and not (
-            self.addition_time_embed_dim and self.projection_class_embeddings_input_dim
-        ):
-            raise ConfigError(
-                "UNetConfig: addition_embed_type 'text_time' needs addition_time_embed_dim and "
-                "projection_class_embeddings_input_dim."
-            )
-        self._check_widths()
-
-    def _check_widths(self) -> None:
-        for channels, heads in zip(
-            self.block_out_channels, per_level(self.attention_head_dim, self.levels), strict=True
-        ):
+        for channels, heads in zip(self.block_out_channels, per_level(self.attention_head_dim, levels), strict=True):
             if channels % heads:
                 raise unsupported(
                     "UNetConfig", "attention_head_dim", self.attention_head_dim, f"divisors of {channels}"
                 )
             if channels % self.norm_num_groups:
                 raise unsupported("UNetConfig", "norm_num_groups", self.norm_num_groups, f"divisors of {channels}")
+        self._check_added_conditions()
         nested = isinstance(self.transformer_layers_per_block, tuple) and any(
             isinstance(depth, tuple) for depth in self.transformer_layers_per_block
         )
@@ -120,6 +110,16 @@ class UNetConfig:
             raise ConfigError(
                 "UNetConfig: transformer_layers_per_block with a list for each layer needs "
                 "reverse_transformer_layers_per_block for the way up."
+            )
+
+    def _check_added_conditions(self) -> None:
+        if self.addition_embed_type not in (None, "text_time"):
+            raise unsupported("UNetConfig", "addition_embed_type", self.addition_embed_type, "null or 'text_time'")
+        widths = (self.addition_time_embed_dim, self.projection_class_embeddings_input_dim)
+        if self.addition_embed_type and not all(widths):
+            raise ConfigError(
+                "UNetConfig: addition_embed_type 'text_time' needs addition_time_embed_dim and "
+                "projection_class_embeddings_input_dim."
             )
 
     @property
@@ -135,7 +135,7 @@ class UNetConfig:
     @classmethod
     def from_json(cls, data: Options) -> "UNetConfig":
         """The config that diffusers' `unet/config.json` states. Raises ConfigError naming what we cannot honour."""
-        return cls(**known_options(cls, data, fixed=FIXED, harmless=HARMLESS))
+        return cls(**known_options(cls, data, fixed=FIXED, harmless=HARMLESS, required=("block_out_channels",)))
 
     def to_json(self) -> dict[str, object]:
         """The same as diffusers writes it, so that diffusers can read it."""

@@ -1,0 +1,85 @@
+"""Networks of the reference implementations with random weights, and ours with the same weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
+from sfumato.nn.clip import TextEncoder, TextEncoderConfig
+from sfumato.nn.unet import UNet, UNetConfig
+
+CONFIGS = Path(__file__).parent / "configs"
+TOLERANCE = 1e-5  # of a whole tensor in float32: sums in another order, over tens of layers; usually 1e-6
+
+
+def published(name: str) -> dict[str, Any]:
+    """A config.json as it is published with the model."""
+    return json.loads((CONFIGS / f"{name}.json").read_text())
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm of what is expected."""
+    assert found.shape == expected.shape
+    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+
+
+def randomize(network: nn.Module, seed: int = 0) -> None:
+    """Random weights that keep activations near 1, and random norms and biases, so that each of them matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.ndim > 1:
+                value.normal_(0, value[0].numel() ** -0.5, generator=generator)
+            else:
+                value.normal_(1.0 if name.endswith("weight") else 0.0, 0.1, generator=generator)
+
+
+def of_reference(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict under the names of published files: transformers 5 leaves out `text_model.` in one class."""
+    state = network.state_dict()
+    if isinstance(network, CLIPTextModel):
+        return {name if name.startswith("text_model.") else f"text_model.{name}": state[name] for name in state}
+    return state
+
+
+def unets(config: dict[str, Any]) -> tuple[UNet2DConditionModel, UNet]:
+    """The reference's UNet and ours, sharing their weights."""
+    return paired(UNet2DConditionModel.from_config(config), UNet, UNetConfig.from_json(config))
+
+
+def autoencoders(config: dict[str, Any]) -> tuple[AutoencoderKL, Autoencoder]:
+    """The reference's autoencoder and ours, sharing their weights."""
+    return paired(AutoencoderKL.from_config(config), Autoencoder, AutoencoderConfig.from_json(config))
+
+
+def reference_text_encoder(config: dict[str, Any]) -> nn.Module:
+    """The reference's text encoder, with a projection if its architecture says so."""
+    projects = config["architectures"] == ["CLIPTextModelWithProjection"]
+    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(CLIPTextConfig(**config))
+
+
+def text_encoders(config: dict[str, Any]) -> tuple[Any, TextEncoder]:
+    """The reference's text encoder and ours, sharing their weights."""
+    return paired(reference_text_encoder(config), TextEncoder, TextEncoderConfig.from_json(config))
+
+
+def paired(reference: Any, kind: Any, config: Any) -> tuple[Any, Any]:
+    """`reference` with random weights, and a network of ours on the same storage."""
+    randomize(reference)
+    with torch.device("meta"):
+        ours = kind(config)
+    ours.load_state_dict(of_reference(reference), strict=True, assign=True)
+    return reference.eval(), ours.eval()
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor]:
+    """The gradients of a network's parameters, taken from it."""
+    found = {name: parameter.grad for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    assert all(gradient is not None for gradient in found.values())
+    return found
