@@ -1,0 +1,195 @@
+"""txt2img, img2img and inpaint: words, and perhaps a picture, to pictures."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfumato.cli.options import Destination, Drawing, Machine, Voice, Which, grouped, number, parse_grid, parse_size
+from sfumato.cli.output import Gallery, slug, write_document
+from sfumato.cli.progress import Bar, progress
+from sfumato.cli.prompts import read_prompts
+from sfumato.request import NoiseMode, Request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sfumato.engine import Engine
+
+app = typer.Typer()
+
+Prompts = Annotated[
+    list[str], typer.Argument(metavar="PROMPT", help="Words; @FILE or - reads one prompt a line.", show_default=False)
+]
+StartImage = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to start from.", show_default=False)]
+Mask = Annotated[str, typer.Argument(metavar="MASK", help="As large as IMAGE; white is repainted.", show_default=False)]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        parser=number, metavar="F", help="0 to 1: how much of the way back to noise it goes.", show_default=False
+    ),
+]
+
+
+@app.command("txt2img")
+@grouped
+def txt2img(
+    prompts: Prompts, which: Which, drawing: Drawing, destination: Destination, machine: Machine, voice: Voice
+) -> None:
+    """Draw what the words say."""
+    draw(request_of(prompts, which, drawing), destination, machine, voice)
+
+
+@app.command("img2img")
+@grouped
+def img2img(
+    image: StartImage,
+    prompts: Prompts,
+    which: Which,
+    drawing: Drawing,
+    destination: Destination,
+    machine: Machine,
+    voice: Voice,
+    strength: Strength = None,
+) -> None:
+    """Draw what the words say, beginning from a picture."""
+    draw(request_of(prompts, which, drawing, image=image, strength=strength), destination, machine, voice)
+
+
+@app.command("inpaint")
+@grouped
+def inpaint(
+    image: StartImage,
+    mask: Mask,
+    prompts: Prompts,
+    which: Which,
+    drawing: Drawing,
+    destination: Destination,
+    machine: Machine,
+    voice: Voice,
+    strength: Strength = None,
+    mask_blur: Annotated[
+        float | None,
+        typer.Option(parser=number, metavar="PIXELS", help="A soft edge, inside of the mask.", show_default=False),
+    ] = None,
+) -> None:
+    """Repaint the white part of a mask.
+
+    What is black in the mask stays as it is, byte for byte.
+    """
+    request = request_of(prompts, which, drawing, image=image, mask=mask, strength=strength, mask_blur=mask_blur)
+    draw(request, destination, machine, voice)
+
+
+def request_of(
+    arguments: list[str],
+    which: Which,
+    drawing: Drawing,
+    *,
+    image: str | None = None,
+    mask: str | None = None,
+    strength: float | None = None,
+    mask_blur: float | None = None,
+) -> Request:
+    """The request that the options describe. Raises RequestError for the first option that is out of range."""
+    width, height = parse_size(drawing.size) or (None, None)
+    prompts = read_prompts(arguments)
+    noise: NoiseMode = drawing.noise  # type: ignore[assignment]  # the request refuses any other text
+    return Request(
+        prompt=prompts if len(prompts) > 1 else prompts[0],
+        negative_prompt=drawing.negative,
+        model=which.model,
+        vae=which.vae,
+        seed=drawing.seed,
+        steps=drawing.steps,
+        guidance=drawing.guidance,
+        guidance_rescale=drawing.guidance_rescale,
+        eta=drawing.eta,
+        clip_skip=drawing.clip_skip,
+        sampler=drawing.sampler,
+        spacing=drawing.spacing,
+        width=width,
+        height=height,
+        count=drawing.count,
+        batch=drawing.batch,
+        image=image,
+        strength=strength,
+        mask=mask,
+        mask_blur=mask_blur,
+        noise=noise,
+        strict=drawing.strict,
+    )
+
+
+def draw(request: Request, destination: Destination, machine: Machine, voice: Voice) -> None:
+    """Run a request and write its pictures as they come; those that are finished stay when it is interrupted."""
+    columns = parse_grid(destination.grid)
+    gallery = Gallery(
+        destination.output,
+        request.total,
+        overwrite=destination.overwrite,
+        metadata=not destination.no_metadata,
+        told=not voice.json,
+    )
+    for source in (request.image, request.mask):
+        if source is not None:
+            check_picture(source)
+    started = time.monotonic()
+    document: dict[str, Any] = {"pictures": gallery.written, "grid": None, "finished": False}
+    try:
+        from sfumato.engine import Engine
+
+        pictures = paint(Engine(device=machine.device, dtype=machine.dtype), request, gallery, document)
+        if columns is not None:
+            document["grid"] = str(gallery.add_grid(pictures, columns))
+        document["finished"] = True
+    finally:
+        if voice.json and (document["finished"] or gallery.written):
+            write_document({**document, "seconds": round(time.monotonic() - started, 3)})
+
+
+def paint(engine: "Engine", request: Request, gallery: Gallery, document: dict[str, Any]) -> "list[Image]":
+    """The pictures of a request, each written into the gallery when it is finished, with a bar meanwhile."""
+    from sfumato.events import Finished, Loading, Progress
+
+    pictures = []
+    with progress() as bar:
+        for event in engine.run(request, metadata=gallery.metadata):
+            if isinstance(event, Loading):
+                bar(f"loading {event.model}")
+            elif isinstance(event, Progress):
+                _show(bar, event.pictures, request.total, event.step, event.steps)
+            elif isinstance(event, Finished):
+                prompt = request.prompts[event.index // request.count]
+                size = {"width": event.picture.width, "height": event.picture.height}
+                gallery.add(
+                    event.picture, f"{event.seed}-{slug(prompt)}", {"seed": event.seed, "prompt": prompt, **size}
+                )
+                pictures.append(event.picture)
+                document["request"] = event.request.to_dict()
+    return pictures
+
+
+def check_picture(source: str) -> None:
+    """Open a picture as far as its header, so that a wrong path is told before a model is loaded.
+
+    Raises PictureError.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    from sfumato.errors import PictureError
+
+    try:
+        with Image.open(source):
+            pass
+    except FileNotFoundError:
+        raise PictureError(f"{source}: there is no such file. Give the path of a PNG, JPEG or WebP picture.") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"{source} is not a picture that can be read; PNG, JPEG and WebP can.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{source} cannot be read as a picture: {error}.") from error
+
+
+def _show(bar: Bar, numbers: tuple[int, ...], total: int, step: int, steps: int) -> None:
+    which = f"{numbers[0] + 1}" if len(numbers) == 1 else f"{numbers[0] + 1}-{numbers[-1] + 1}"
+    bar("drawing" if total == 1 else f"picture {which} of {total}", step, steps)

@@ -1,0 +1,79 @@
+"""evaluate: how much of what a model is asked for is in its pictures."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato.cli.options import Machine, Voice, grouped, number, whole
+from sfumato.cli.output import write_document, write_line
+from sfumato.cli.progress import console, progress
+from sfumato.errors import OutputError
+from sfumato.request import Request
+
+app = typer.Typer()
+
+
+@app.command("evaluate")
+@grouped
+def evaluate(
+    machine: Machine,
+    voice: Voice,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="The embedded one by default.", show_default=False)
+    ] = None,
+    suites: Annotated[
+        list[str] | None, typer.Option("--suite", metavar="NAME", help="one, two or unseen; all by default.")
+    ] = None,
+    count: Annotated[int, typer.Option(parser=whole, metavar="N", help="Prompts of each suite.")] = 200,
+    steps: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Sampling steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(parser=number, metavar="G", help="How strongly the words count.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="The sampler.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Of the first picture of each suite; 0.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Pictures that are computed together.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="A new folder; outputs/evaluation-TIME by default."),
+    ] = None,
+) -> None:
+    """Measure how much of the words is drawn.
+
+    Draws held-out prompts of the drawn world, and lets the reader say what is in the
+    pictures. Writes report.json and sheet.png; the table goes to the terminal.
+    """
+    settings = Request(model=model, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch)
+    folder = output or Path("outputs") / f"evaluation-{time.strftime('%Y%m%d-%H%M%S')}"
+    if folder.exists():
+        raise OutputError(f"{folder} exists. Name a new folder; nothing is overwritten.")
+    from sfumato.engine import Engine
+    from sfumato.evaluate.measure import evaluate as measure
+    from sfumato.evaluate.sheet import contact_sheet
+    from sfumato.evaluate.suites import SUITES, check
+    from sfumato.evaluate.table import table
+
+    names = suites or list(SUITES)
+    check(names, count)
+    with progress() as bar:
+        bar("loading the model")
+        loaded = Engine(device=machine.device, dtype=machine.dtype).model(model)
+        report = measure(
+            loaded, names, count, settings=settings, progressed=lambda done, total: bar("drawing", done, total)
+        )
+    folder.mkdir(parents=True)
+    paths = folder / "report.json", folder / "sheet.png"
+    paths[0].write_text(report.to_json() + "\n", encoding="utf-8")
+    contact_sheet(report).save(paths[1])
+    console().print(table(report))
+    if voice.json:
+        write_document({**json.loads(report.to_json()), "paths": [str(path) for path in paths]})
+        return
+    for path in paths:
+        write_line(path)

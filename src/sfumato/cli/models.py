@@ -1,0 +1,183 @@
+"""models: what is there, what it is, what it is called, and in which format it lies."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfumato.cli.options import Voice, grouped
+from sfumato.cli.output import write_document, write_line
+from sfumato.cli.progress import note, progress
+from sfumato.errors import ModelNotFoundError, OutputError
+
+if TYPE_CHECKING:
+    from sfumato.weights.describe import Description
+
+app = typer.Typer(help="List, inspect, name and convert models.")
+
+STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' words for what we read and write
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="Alias, file, folder or org/name.", show_default=False)]
+MaybeName = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="The embedded one by default.", show_default=False)
+]
+
+
+@app.command("list")
+@grouped
+def list_models(voice: Voice) -> None:
+    """List the models that can be named: the embedded one, the aliases, the local Hugging Face cache."""
+    found = list(_known())
+    if voice.json:
+        write_document(found)
+        return
+    width = max((len(each["name"]) for each in found), default=0)
+    for each in found:
+        write_line(f"{each['name']:<{width}}  {each['kind']:<8}  {each['place']}")
+    if not found:
+        note("there is no model. `sfumato models add NAME PATH` gives one a name.")
+
+
+@app.command("show")
+@grouped
+def show(
+    voice: Voice,
+    model: MaybeName = None,
+    variant: Annotated[str | None, typer.Option(metavar="NAME", help="Such as fp16.")] = None,
+) -> None:
+    """Tell what a model is, from its headers alone: family, prediction, networks, precision, files."""
+    from sfumato.weights.describe import describe
+
+    found = describe(model, variant=variant)
+    if voice.json:
+        write_document(_document(found))
+        return
+    write_line(f"{found.path}")
+    write_line(f"is: {found.what} ({found.reason})")
+    if found.problem is not None:
+        write_line(f"cannot draw: {found.problem}")
+    else:
+        write_line(f"predicts: {found.prediction}; default size: {found.default_size} pixels")
+    for name, part in found.components.items():
+        files = ", ".join(file.name for file in part.files)
+        size, precision = f"{part.size / 1e6:.1f} MB", "/".join(part.dtypes)
+        write_line(f"{name}: {part.parameters / 1e6:.1f} million parameters, {precision}, {size}, {files}")
+    for line in found.notes:
+        write_line(f"note: {line}")
+
+
+@app.command("add")
+@grouped
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name to give it.", show_default=False)],
+    place: Annotated[str, typer.Argument(metavar="PATH|ORG/NAME", help="Where it is.", show_default=False)],
+    voice: Voice,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Take the name from another model.")] = False,
+) -> None:
+    """Give a model a name."""
+    from sfumato.weights.locate import add_alias, aliases, locate
+
+    locate(place)
+    add_alias(name, place, overwrite=overwrite)
+    if voice.json:
+        write_document({"name": name, "place": aliases()[name]})
+    else:
+        write_line(aliases()[name])
+
+
+@app.command("remove")
+@grouped
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that was given.", show_default=False)],
+    voice: Voice,
+) -> None:
+    """Forget a name; the model itself stays where it is."""
+    from sfumato.weights.locate import remove_alias
+
+    remove_alias(name)
+    if voice.json:
+        write_document({"removed": name})
+
+
+@app.command("convert")
+@grouped
+def convert(
+    model: Name,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="FILE.safetensors, or a new folder.", show_default=False)
+    ],
+    voice: Voice,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32, float16 or bfloat16; as it is.")] = None,
+    variant: Annotated[str | None, typer.Option(metavar="NAME", help="Which files of a folder, such as fp16.")] = None,
+    prediction: Annotated[
+        str | None, typer.Option(metavar="NAME", help="epsilon, v or sample, where the file does not say it.")
+    ] = None,
+    vae: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Put in another autoencoder.")] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="The averaged UNet of a single file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a model in the other format: a diffusers folder, or one .safetensors file with the original names."""
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    from sfumato.engine import choose_device, choose_dtype
+    from sfumato.weights.describe import describe
+    from sfumato.weights.load import load
+    from sfumato.weights.save import save_file, save_folder
+
+    if dtype is None:  # as it is, and not as it would be computed
+        found = describe(model, variant=variant)
+        dtype = STORED.get(found.components["unet"].dtypes[0]) if "unet" in found.components else None
+    precision = choose_dtype(dtype, choose_device("cpu"))
+    with progress() as bar:
+        bar(f"reading {model}")
+        loaded = load(model, variant=variant, prediction=prediction, vae=vae, ema=ema, dtype=precision)
+        bar(f"writing {output}")
+        write = save_file if output.suffix == ".safetensors" else save_folder
+        written = write(loaded, output, dtype=precision, overwrite=overwrite)
+    if voice.json:
+        write_document({"path": str(written), "family": loaded.family.name, "notes": list(loaded.notes)})
+    else:
+        write_line(written)
+
+
+@app.command("verify")
+@grouped
+def verify(voice: Voice, model: MaybeName = None) -> None:
+    """Read every weight of a model, check that all are there and finite, and print their sha256."""
+    from sfumato.weights.load import load
+
+    with progress() as bar:
+        bar("reading every weight")
+        hashes = load(model).hashes
+    if voice.json:
+        write_document({"model": model, "sha256": hashes})
+        return
+    for name, digest in hashes.items():
+        write_line(f"{digest}  {name}")
+
+
+def _known() -> Iterator[dict[str, str]]:
+    from sfumato.weights.load import embedded
+    from sfumato.weights.locate import aliases, hub_cache
+
+    try:
+        inside = embedded()
+        yield {"name": inside.name, "kind": "embedded", "place": str(inside)}
+    except ModelNotFoundError:
+        pass
+    for name, place in aliases().items():
+        yield {"name": name, "kind": "alias", "place": place}
+    for index in sorted(hub_cache().glob("models--*/snapshots/*/model_index.json")):
+        repository = index.parents[2].name.removeprefix("models--").replace("--", "/", 1)
+        yield {"name": f"{repository}@{index.parent.name[:12]}", "kind": "cache", "place": str(index.parent)}
+
+
+def _document(found: "Description") -> dict[str, Any]:
+    """A description as JSON values."""
+    document = asdict(found)
+    document["path"] = str(found.path)
+    for part in document["components"].values():
+        part["files"] = [str(file) for file in part["files"]]
+    return document
