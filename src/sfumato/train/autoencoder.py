@@ -1,0 +1,136 @@
+"""Training an autoencoder: reconstruction, edges, colour, a KL term, and latents that are easy to diffuse."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
+from sfumato.train.config import TrainConfig, build
+from sfumato.train.data import open_samples
+from sfumato.train.device import autocast, channels_last, pick_device
+from sfumato.train.plan import generator, sample_indices, seeded
+from sfumato.train.sheet import contact_sheet
+
+LATENT_NOISE, POSTERIOR_NOISE, CROP = 1, 2, 3  # purposes of the keyed generators
+SHEET_COUNT = 8
+STATISTICS_COUNT = 256  # pictures that the latents' scale is measured on
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderLoss:
+    """Weights of the terms, each a mean over elements.
+
+    `absolute` and `squared` compare pixels, `edges` their differences to the right and down, `colour` the means over a
+    latent cell. `divergence` is the KL term. `anchor` draws the first three latent channels to the cell's mean colour,
+    which gives latents the statistics of a small picture and so makes them easy to diffuse. `noise` is the standard
+    deviation of what is added to the latents that the decoder learns from, so that it forgives a denoiser's errors.
+    """
+
+    absolute: float = 1.0
+    squared: float = 1.0
+    edges: float = 1.0
+    colour: float = 1.0
+    divergence: float = 1e-4
+    anchor: float = 0.0
+    noise: float = 0.0
+    crop: int = 0  # side of the square that each picture is cut to, 0 for none; of two random squares the busier
+
+
+class AutoencoderTask:
+    """The recipe: see `AutoencoderLoss` for what is minimised."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.weights = build(AutoencoderLoss, config.loss, "loss")
+        self.device = pick_device(config.run)
+        self.samples = open_samples(config.data)
+        with seeded(config.run.seed):
+            network = Autoencoder(AutoencoderConfig.from_json(config.network))
+        self.network = channels_last(network.to(self.device))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {"autoencoder": self.network}
+
+    def loss(self, step: int, microbatch: int, first: int, count: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        indices = sample_indices(self.config.data.seed, first, count, self.samples.length)
+        seed = self.config.run.seed
+        pixels = self.samples.pictures(indices)
+        if self.weights.crop:
+            pixels = busier_crops(pixels, self.weights.crop, generator(seed, step, microbatch, CROP))
+        pixels = pixels.to(self.device, memory_format=torch.channels_last)
+        with autocast(self.config.run, self.device):
+            posterior = self.network.encode(pixels)
+            mean, std = posterior.mean.float(), posterior.std.float()
+            drawn = torch.randn(mean.shape, generator=generator(seed, step, microbatch, POSTERIOR_NOISE))
+            added = torch.randn(mean.shape, generator=generator(seed, step, microbatch, LATENT_NOISE))
+            latent = mean + std * drawn.to(self.device) + self.weights.noise * added.to(self.device)
+            decoded = self.network.decode(latent).float()
+        decoded.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+        terms = self._terms(pixels, decoded, mean, std)
+        total = sum((getattr(self.weights, name) * term for name, term in terms.items()), torch.zeros(()))
+        figures: dict[str, float | Tensor] = {name: term.detach() for name, term in terms.items()}
+        figures["psnr"] = 10 * torch.log10(4 / terms["squared"].detach())
+        return total, {"loss": total.detach(), **figures}
+
+    def _terms(self, pixels: Tensor, decoded: Tensor, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
+        cell = self.network.config.stride
+        difference = decoded - pixels
+        means = F.avg_pool2d(pixels, cell)
+        variance = std**2
+        return {
+            "absolute": difference.abs().mean(),
+            "squared": (difference**2).mean(),
+            "edges": difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean(),
+            "colour": (F.avg_pool2d(difference, cell) ** 2).mean(),
+            "divergence": 0.5 * (mean**2 + variance - 1 - variance.log()).mean(),
+            "anchor": ((mean[:, :3] - means) ** 2).mean(),
+        }
+
+    @torch.no_grad()
+    def sheet(self) -> Image.Image:
+        pixels = self.samples.pictures(list(range(SHEET_COUNT))).to(self.device)
+        decoded = self.network.decode(self.network.encode(pixels).mean)
+        return contact_sheet([pixels, decoded])
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Writes `vae/` as diffusers has it, with the measured scale of the latents as its scaling factor."""
+        latents = [
+            self.network.encode(self.samples.pictures(range(at, at + 32)).to(self.device)).mean
+            for at in range(0, self._measured(), 32)
+        ]
+        scale = 1 / float(torch.cat(latents).std())
+        target = folder / "vae"
+        target.mkdir(parents=True, exist_ok=True)
+        described: dict[str, Any] = {**self.network.config.to_json(), "scaling_factor": round(scale, 5)}
+        described["sample_size"] = self.config.data.size
+        (target / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+        tensors = {key: value.contiguous().cpu() for key, value in self.network.state_dict().items()}
+        save_file(tensors, target / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+    def _measured(self) -> int:
+        return min(STATISTICS_COUNT, self.samples.length or STATISTICS_COUNT) // 32 * 32 or self.samples.length
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    """The loss's gradient in the networks' memory order, without which every convolution would convert it."""
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def busier_crops(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Of two random squares of each picture the one with the larger variance, [B, 3, side, side]."""
+    room = pixels.shape[-1] - side + 1
+    places = torch.randint(room, (len(pixels), 2, 2), generator=generator).tolist()
+    crops = []
+    for picture, candidates in zip(pixels, places, strict=True):
+        cut = [picture[:, y : y + side, x : x + side] for y, x in candidates]
+        crops.append(max(cut, key=lambda square: float(square.var(dim=(1, 2)).sum())))
+    return torch.stack(crops)
