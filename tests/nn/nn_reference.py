@@ -49,12 +49,19 @@ def of_reference(network: nn.Module) -> dict[str, Tensor]:
 
 def unets(config: dict[str, Any]) -> tuple[UNet2DConditionModel, UNet]:
     """The reference's UNet and ours, sharing their weights."""
-    return paired(UNet2DConditionModel.from_config(config), UNet, UNetConfig.from_json(config))
+    return paired(uninitialized(UNet2DConditionModel, config), UNet, UNetConfig.from_json(config))
 
 
 def autoencoders(config: dict[str, Any]) -> tuple[AutoencoderKL, Autoencoder]:
     """The reference's autoencoder and ours, sharing their weights."""
-    return paired(AutoencoderKL.from_config(config), Autoencoder, AutoencoderConfig.from_json(config))
+    return paired(uninitialized(AutoencoderKL, config), Autoencoder, AutoencoderConfig.from_json(config))
+
+
+def uninitialized(kind: Any, config: dict[str, Any]) -> Any:
+    """A network of diffusers whose weights are not yet set: setting them twice takes minutes for the largest."""
+    with torch.device("meta"):
+        network = kind.from_config(config)
+    return network.to_empty(device="cpu")
 
 
 def reference_text_encoder(config: dict[str, Any]) -> nn.Module:
