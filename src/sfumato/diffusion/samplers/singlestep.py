@@ -89,13 +89,16 @@ def dpmpp_sde(
             x = denoised
         elif sigma_next < sigma:
             middle = sigma ** (1 - r) * sigma_next**r
-            first = noise(2 * index)
-            rest = noise(2 * index + 1)
             down, up = ancestral(sigma, middle, eta)
-            halfway = descend(x, denoised, down / sigma) + first * up
+            halfway = descend(x, denoised, down / sigma)
+            if up > 0:
+                first = noise(2 * index)
+                halfway = halfway + first * up
             blend = 1 / (2 * r)
             estimate = denoised * (1 - blend) + denoise(halfway, middle) * blend
             down, up = ancestral(sigma, sigma_next, eta)
-            part = (sigma - middle) / (sigma - sigma_next)
-            x = descend(x, estimate, down / sigma) + (first * math.sqrt(part) + rest * math.sqrt(1 - part)) * up
+            x = descend(x, estimate, down / sigma)
+            if up > 0:
+                part = (sigma - middle) / (sigma - sigma_next)
+                x = x + (first * math.sqrt(part) + noise(2 * index + 1) * math.sqrt(1 - part)) * up
         yield Step(index, sigma_next, x, denoised)
