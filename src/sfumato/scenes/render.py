@@ -104,12 +104,12 @@ def _paint(paint: str | tuple[float, float, float], main: Tensor) -> Tensor:
 
 
 def layout(scenes: Sequence[Scene], size: int = 16) -> tuple[Tensor, Tensor]:
-    """What each cell of a size x size grid shows: (kind, colour), [B, size, size] int64; 0 is background.
+    """What each cell of a size x size grid shows: (kind, colour), [B, size, size] uint8; 0 is background.
 
     Numbers count from 1 in the order of `KINDS` and `COLOURS`; a cell belongs to the thing over its centre.
     """
     grid = _grid(size, "cpu")
-    kinds = torch.zeros(len(scenes), size, size, dtype=torch.int64)
+    kinds = torch.zeros(len(scenes), size, size, dtype=torch.uint8)
     colours = torch.zeros_like(kinds)
     for index, drawn in enumerate(scenes):
         for thing in drawn.things:

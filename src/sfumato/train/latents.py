@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sfumato.nn.autoencoder import Autoencoder
-from sfumato.train.config import DataConfig
+from sfumato.train.config import TrainConfig
 from sfumato.train.data import Samples
+from sfumato.train.device import autocast
 
 log = logging.getLogger(__name__)
 
@@ -18,20 +19,22 @@ CHUNK = 32  # pictures encoded at a time
 
 
 def cached_latents(
-    autoencoder: Autoencoder, samples: Samples, data: DataConfig, folder: Path, device: torch.device
+    autoencoder: Autoencoder, samples: Samples, config: TrainConfig, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latent of every sample, unscaled, [N, C, h, w] float16 on the CPU.
 
-    Kept in `folder` under a name that depends on the encoder's weights and the data, so a resumed run reads them.
+    Kept in the run's folder under a name that depends on the encoder's weights, the data and the precision, so that a
+    resumed run reads them.
     """
-    path = folder / f"latents-{_key(autoencoder, data)}.safetensors"
+    folder = Path(config.run.output)
+    path = folder / f"latents-{_key(autoencoder, config)}.safetensors"
     if path.is_file():
         held = load_file(path)
         return held["mean"], held["std"]
     means, stds = [], []
     for first in range(0, samples.length, CHUNK):
         pixels = samples.pictures(range(first, min(first + CHUNK, samples.length)))
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(config.run, device):
             posterior = autoencoder.encode(pixels.to(device, memory_format=torch.channels_last))
         means.append(posterior.mean.half().cpu())
         stds.append(posterior.std.half().cpu())
@@ -45,8 +48,8 @@ def cached_latents(
     return held["mean"], held["std"]
 
 
-def _key(autoencoder: Autoencoder, data: DataConfig) -> str:
-    digest = hashlib.sha256(repr(data).encode())
+def _key(autoencoder: Autoencoder, config: TrainConfig) -> str:
+    digest = hashlib.sha256(repr((config.data, config.run.precision)).encode())
     for name, value in sorted(autoencoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())

@@ -76,7 +76,7 @@ class LayoutHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         """[B, C, h, w] to two maps of classes, [B, classes, h, w]."""
-        return self.layers(features).float().split(self.sizes, dim=1)  # type: ignore[no-any-return]
+        return self.layers(features).split(self.sizes, dim=1)  # type: ignore[no-any-return]
 
 
 class UNetTask:
@@ -119,11 +119,13 @@ class UNetTask:
             self.network.up_blocks[-1].register_forward_hook(self._keep)
 
     def _gather(self) -> None:
-        folder, scale = Path(self.config.run.output), self.autoencoder.config.scaling_factor
-        mean, std = cached_latents(self.autoencoder, self.samples, self.config.data, folder, self.device)
+        scale = self.autoencoder.config.scaling_factor
+        mean, std = cached_latents(self.autoencoder, self.samples, self.config, self.device)
         self.mean, self.std = mean.float() * scale, std.float() * scale
         self.scenes = self.samples.scenes(range(self.samples.length)) if isinstance(self.samples, World) else []
         self.sigmas = torch.tensor(self.schedule.sigmas, dtype=torch.float32)
+        if self.weights.layout:
+            self.kinds, self.colours = layout(self.scenes, self.mean.shape[-1])
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -171,8 +173,8 @@ class UNetTask:
     def _layout_loss(self, indices: list[int], sigma: Tensor, dropped: Tensor) -> Tensor:
         """Cross-entropy of kind and colour in each latent cell; cells that show a thing count as much as all others."""
         assert self.features is not None
-        kinds, colours = layout([self.scenes[index] for index in indices], self.mean.shape[-1])
-        answers = self.head(self.features)
+        kinds, colours = self.kinds[indices].long(), self.colours[indices].long()
+        answers = self.head(self.features.float())
         thing = (kinds > 0).float()
         balance = thing / thing.sum().clamp(min=1) + (1 - thing) / (1 - thing).sum().clamp(min=1)
         balance = (balance * (~dropped).float()[:, None, None]).to(self.device) / 2
@@ -241,7 +243,7 @@ class UNetTask:
         except (OSError, StopIteration) as error:
             raise ConfigError(f"start.{name}: {folder} holds no trained part ({error!r}).") from error
         network.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-        return network.to(self.device).requires_grad_(False).eval()
+        return channels_last(network.to(self.device).requires_grad_(False).eval())
 
 
 def write_unet(network: UNet, folder: Path, sample_size: int) -> None:
