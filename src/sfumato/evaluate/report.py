@@ -23,7 +23,9 @@ def wilson(right: int, said: int) -> tuple[float, float]:
     share, z2 = right / said, Z95**2
     middle = (share + z2 / (2 * said)) / (1 + z2 / said)
     half = Z95 * math.sqrt(share * (1 - share) / said + z2 / (4 * said**2)) / (1 + z2 / said)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(
+        1.0, max(share, middle + half)
+    )  # rounding may not leave the share out
 
 
 @dataclass(frozen=True)
