@@ -67,7 +67,8 @@ def uninitialized(kind: Any, config: dict[str, Any]) -> Any:
 def reference_text_encoder(config: dict[str, Any]) -> nn.Module:
     """The reference's text encoder, with a projection if its architecture says so."""
     projects = config["architectures"] == ["CLIPTextModelWithProjection"]
-    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(CLIPTextConfig(**config))
+    network = (CLIPTextModelWithProjection if projects else CLIPTextModel)(CLIPTextConfig(**config))
+    return network.float()  # published configs name the precision of their file, float16 for some
 
 
 def text_encoders(config: dict[str, Any]) -> tuple[Any, TextEncoder]:
