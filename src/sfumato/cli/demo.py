@@ -45,10 +45,9 @@ def demo(
         raise OutputError(f"{folder} exists. Name a new folder; nothing is overwritten.")
     from PIL import Image, ImageDraw
 
-    from sfumato.engine import Engine
     from sfumato.images import grid
 
-    engine = Engine(machine.device, machine.dtype)
+    engine = machine.engine()
 
     def make(name: str, request: Request) -> list[Image.Image]:
         gallery = Gallery(str(folder / f"{name}.png"), request.total, told=not voice.json)

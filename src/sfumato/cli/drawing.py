@@ -137,9 +137,7 @@ def draw(request: Request, destination: Destination, machine: Machine, voice: Vo
     started = time.monotonic()
     document: dict[str, Any] = {"pictures": gallery.written, "grid": None, "finished": False}
     try:
-        from sfumato.engine import Engine
-
-        pictures = paint(Engine(device=machine.device, dtype=machine.dtype), request, gallery, document)
+        pictures = paint(machine.engine(), request, gallery, document)
         if columns is not None:
             document["grid"] = str(gallery.add_grid(pictures, columns))
         document["finished"] = True

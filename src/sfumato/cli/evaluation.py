@@ -53,7 +53,6 @@ def evaluate(
     folder = output or Path("outputs") / f"evaluation-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists():
         raise OutputError(f"{folder} exists. Name a new folder; nothing is overwritten.")
-    from sfumato.engine import Engine
     from sfumato.evaluate.measure import evaluate as measure
     from sfumato.evaluate.sheet import contact_sheet
     from sfumato.evaluate.suites import SUITES, check
@@ -63,7 +62,7 @@ def evaluate(
     check(names, count)
     with progress() as bar:
         bar("loading the model")
-        loaded = Engine(device=machine.device, dtype=machine.dtype).model(model)
+        loaded = machine.engine().model(model)
         report = measure(
             loaded, names, count, settings=settings, progressed=lambda done, total: bar("drawing", done, total)
         )

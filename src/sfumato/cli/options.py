@@ -6,9 +6,12 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from sfumato.engine import Engine
 
 SIZE = re.compile(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})")
 
@@ -103,6 +106,14 @@ class Machine:
     dtype: Annotated[
         str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16; what suits the device by default.")
     ] = None
+
+    def engine(self) -> "Engine":
+        """The engine, in a process whose freed memory is kept for the next tensor. Raises RequestError."""
+        from sfumato.allocator import keep_freed_memory
+        from sfumato.engine import Engine
+
+        keep_freed_memory()
+        return Engine(self.device, self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

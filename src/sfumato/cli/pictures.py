@@ -40,13 +40,12 @@ def reconstruct(
     """
     gallery = Gallery(destination.output, 1, overwrite=destination.overwrite, metadata=False, told=not voice.json)
     check_picture(image)
-    from sfumato.engine import Engine
     from sfumato.images import grid
     from sfumato.operations import reconstruct as there_and_back
 
     with progress() as bar:
         bar("reconstructing")
-        found = there_and_back(Engine(machine.device, machine.dtype).model(which.model, which.vae), image)
+        found = there_and_back(machine.engine().model(which.model, which.vae), image)
     shown = grid([found.original, found.picture], 2) if side_by_side else found.picture
     psnr = None if math.isinf(found.psnr) else round(found.psnr, 3)
     figures = {"psnr_db": psnr, "ssim": round(found.ssim, 5), "identical": psnr is None}
@@ -77,13 +76,12 @@ def encode(
         raise OutputError(f"--save {save}: features are written as .safetensors; name the file so.")
     if save is not None and save.exists() and not overwrite:
         raise OutputError(f"{save} exists. Choose another name, or replace it with --overwrite.")
-    from sfumato.engine import Engine
     from sfumato.operations import report_prompt
     from sfumato.weights.features import save_features
 
     with progress() as bar:
         bar("loading the model")
-        model = Engine(machine.device, machine.dtype).model(which.model, which.vae)
+        model = machine.engine().model(which.model, which.vae)
         report = report_prompt(model, prompt)
         if save is not None:
             save_features(model.text.encode(prompt), save, overwrite=overwrite)
@@ -130,12 +128,11 @@ def replay(
             check_picture(source)
     keep = not destination.no_metadata
     gallery = Gallery(destination.output, 1, overwrite=destination.overwrite, metadata=keep, told=not voice.json)
-    from sfumato.engine import Engine
     from sfumato.replay import replay as again
 
     with progress() as bar:
         bar("replaying")
-        engine = Engine(machine.device, machine.dtype)
+        engine = machine.engine()
         verdict = again(picture, engine=engine, model=model, image=image, mask=mask, verify=verify)
     if verdict.picture is not None and not verify:
         gallery.add(verdict.picture, f"replay-{slug(Path(picture).stem)}", {})
