@@ -12,6 +12,7 @@ from sfumato import __version__
 from sfumato import operations as op
 from sfumato.diffusion.denoiser import Denoise
 from sfumato.diffusion.noise import NoiseSource, noise_source
+from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.wrappers import inpaint
 from sfumato.events import Event, Finished, Preview, Progress
 from sfumato.images import (
@@ -106,12 +107,24 @@ def _batch(waiting: list[tuple[int, Conditioning, Conditioning]]) -> Batch:
 
 @dataclass(frozen=True)
 class Run:
-    """The start of a trajectory: a denoiser, the first latent [B, C, h, w], the levels and the noise of the steps."""
+    """The start of a trajectory: a denoiser, the first latent [B, C, h, w], the levels and the noise of the steps.
+
+    `held` is, in inpainting by blending, what stays as it is: the latent [B, C, h, w] and the mask [1, 1, h, w].
+    """
 
     denoise: Denoise
     x: Tensor
     sigmas: list[float]
     noise: NoiseSource
+    held: tuple[Tensor, Tensor] | None = None
+
+    def leave(self, x: Tensor, sampling: Sampling) -> Tensor:
+        """The latent of the last x. What is held is put back clean, where a run ends above level 0."""
+        latent = sampling.leave(x, self.sigmas[-1])
+        if self.held is None:
+            return latent
+        known, mask = self.held
+        return mask * latent + (1 - mask) * known
 
 
 def begin(job: Job, batch: Batch) -> Run:
@@ -144,9 +157,10 @@ def begin(job: Job, batch: Batch) -> Run:
         negative = op.inpainting_condition(negative, mask, masked)
     guidance = op.Guidance(request.guidance, request.guidance_rescale or 0.0, request.guidance_interval or (0.0, 1.0))
     denoise = op.guided(model, positive, negative, guidance, lookup)
-    if blends and known is not None:
-        denoise = inpaint(denoise, known, op.covering_mask(job.weights, model.stride), noise)
-    return Run(denoise, x, sigmas, source)
+    if not blends or known is None:
+        return Run(denoise, x, sigmas, source)
+    mask = op.covering_mask(job.weights, model.stride)
+    return Run(inpaint(denoise, known, mask, noise), x, sigmas, source, (known, mask))
 
 
 def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 0) -> Iterator[Event]:
@@ -164,7 +178,7 @@ def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 
         if preview_every and (step.index + 1) % preview_every == 0 and step.index + 1 < steps:
             images = tuple(preview(step.denoised, preview_factors(job.model)))
             yield Preview(step.index + 1, steps, images, batch.pictures)
-    latent = job.sampling.leave(x, run.sigmas[-1])
+    latent = run.leave(x, job.sampling)
     for index, one in zip(batch.pictures, torch.split(latent, 1), strict=True):
         yield _finished(job, index, finish(job, one), metadata=metadata)
 

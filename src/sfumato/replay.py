@@ -129,18 +129,19 @@ def _again(job: Job, index: int) -> Image.Image:
 
 
 def _compare(path: Path, record: Mapping[str, Any], again: Image.Image, changes: tuple[str, ...]) -> Verdict:
-    told = f" Not as recorded: {'; '.join(changes)}." if changes else ""
-    if pixels_digest(again) == record["pixels"]["sha256"]:
-        return Verdict("identical", f"identical, to the byte.{told}", again, 0, 0.0, changes=changes)
     with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
         lossy = opened.format == "JPEG"
         stored = opened.convert("RGB")
+    told = f" Not as recorded: {'; '.join(changes)}." if changes else ""
+    if not lossy and pixels_digest(stored) != record["pixels"]["sha256"]:
+        told = f" The file was edited since it was made.{told}"
+    if pixels_digest(again) == record["pixels"]["sha256"]:
+        return Verdict("identical", f"identical, to the byte.{told}", again, 0, 0.0, lossy, changes)
     outcome: Outcome = "environment changed" if changes else "differs"
     if stored.size != again.size:
-        message = f"{outcome}: the file has been made {stored.width}x{stored.height} since."
-        return Verdict(outcome, message + told, again, lossy=lossy, changes=changes)
+        message = f"{outcome}: the file is {stored.width}x{stored.height} now.{told}"
+        return Verdict(outcome, message, again, lossy=lossy, changes=changes)
     difference = np.abs(np.asarray(stored).astype(int) - np.asarray(again).astype(int))
     largest, mean = int(difference.max()), float(difference.mean())
-    edited = "" if lossy or pixels_digest(stored) == record["pixels"]["sha256"] else " The file was edited since."
-    message = f"{outcome}: by at most {largest}/255, {mean:.3g}/255 on average.{edited}{told}"
+    message = f"{outcome}: by at most {largest}/255, {mean:.3g}/255 on average.{told}"
     return Verdict(outcome, message, again, largest, mean, lossy, changes)
