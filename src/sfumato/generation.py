@@ -197,8 +197,8 @@ def finish(job: Job, latent: Tensor) -> Image.Image:
 
 
 def preview_factors(model: Model) -> Factors:
-    """What turns the model's latents into colours: its own factors, or its family's."""
-    return SDXL_FACTORS if model.family.text.startswith("sdxl") else SD_FACTORS
+    """What turns the model's latents into colours: its own factors where it has some, or those of its kind."""
+    return model.family.preview or (SDXL_FACTORS if model.family.text.startswith("sdxl") else SD_FACTORS)
 
 
 def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool) -> Finished:

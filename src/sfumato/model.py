@@ -30,7 +30,8 @@ class Family:
     """What the checkpoints of one kind have in common.
 
     `size` is the default width and height in pixels; `steps` and `guidance` are the defaults of a request;
-    `prediction` is what the network outputs, None where every checkpoint must say it itself.
+    `prediction` is what the network outputs, None where every checkpoint must say it itself. `preview` has for each
+    latent channel, and in a last row for all, what it adds to red, green and blue (`sfumato.preview`).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Family:
     latent_channels: int = 4
     inpainting: bool = False
     prediction: Prediction | None = "epsilon"
+    preview: tuple[tuple[float, float, float], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

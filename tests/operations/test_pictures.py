@@ -1,17 +1,25 @@
 """The operations that draw nothing new: through the autoencoder and back, prompts in tokens, previews."""
 
 import math
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from tiny_models import SIZE, scene
+from tiny_models import SIZE, recorded, scene
 
 from sfumato.errors import RequestError
+from sfumato.events import Preview
+from sfumato.generation import stream
 from sfumato.images import psnr, to_pixels
 from sfumato.model import Model
 from sfumato.operations import decode, encode_image, reconstruct, report_prompt
 from sfumato.preview import SD_FACTORS, fit_factors, preview
+from sfumato.request import Request
+from sfumato.weights.load import load
+from sfumato.weights.save import save_folder
 
 
 @pytest.mark.parametrize("size", [(SIZE, SIZE), (63, 41), (16, 16)])
@@ -64,3 +72,35 @@ def test_a_preview_has_one_pixel_per_cell_and_survives_what_is_not_finite() -> N
     assert first.getpixel((0, 0)) == (128, 128, 128)
     with pytest.raises(ValueError, match="preview factors"):
         preview(torch.zeros(1, 16, 2, 2), SD_FACTORS)
+
+
+def test_a_models_own_preview_factors_are_saved_loaded_and_used(tiny: Model, tmp_path: Path) -> None:
+    green = ((0.0, 0.0, 0.0),) * 4 + ((-1.0, 1.0, -1.0),)
+    save_folder(replace(tiny, family=replace(tiny.family, preview=green)), tmp_path / "green")
+    model = load(tmp_path / "green")
+    assert model.family.preview == green
+    events = stream(model, Request(prompt="a cat", steps=2, seed=0, width=16, height=16), preview_every=1)
+    (shown,) = [event.images[0] for event in events if isinstance(event, Preview)]
+    assert set(shown.get_flattened_data()) == {(0, 255, 0)}
+
+
+def test_large_pictures_are_decoded_in_tiles(tiny: Model) -> None:
+    with torch.no_grad(), recorded(tiny.autoencoder.decoder) as calls:
+        assert decode(tiny, torch.zeros(1, 4, 100, 100)).shape == (1, 3, 800, 800)
+        assert len(calls) == 1
+        assert decode(tiny, torch.zeros(1, 4, 200, 200)).shape == (1, 3, 1600, 1600)
+    assert len(calls) > 2
+
+
+def test_a_half_precision_that_overflows_is_decoded_again_in_float32(tiny: Model) -> None:
+    loud = deepcopy(tiny.autoencoder)
+    with torch.no_grad():
+        loud.decoder.conv_in.weight *= 3e4  # float16 ends at 65504; the group norms make the picture the same
+        loud.decoder.conv_in.bias *= 3e4
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = decode(replace(tiny, autoencoder=loud), latent)
+    half = replace(tiny, autoencoder=loud.half())
+    with torch.no_grad():
+        assert not torch.isfinite(loud.decode(latent.half() / tiny.scaling_factor)).all()
+    # what is left is the rounding of weights and latent to float16's 11 bits
+    assert float((decode(half, latent) - expected).norm() / expected.norm()) < 0.02

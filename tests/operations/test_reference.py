@@ -79,6 +79,18 @@ def test_a_picture_equals_that_of_diffusers(kind: str, name: str, pair: Callable
     assert np.asarray(found).std() > 10  # a flat picture would prove nothing
 
 
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_ddim_with_fresh_noise_equals_that_of_diffusers(eta: float, pair: Callable[[str], Pair]) -> None:
+    theirs = pair("sd1").theirs(diffusers.StableDiffusionPipeline)
+    expected = theirs(PROMPT, num_inference_steps=20, eta=eta, height=SIZE, width=SIZE, generator=generator(3)).images[
+        0
+    ]
+    request = Request(
+        prompt=PROMPT, seed=3, steps=20, guidance=7.5, eta=eta, height=SIZE, width=SIZE, noise="sequential"
+    )
+    assert largest(generate(pair("sd1").ours, request)[0], expected) <= LEVELS
+
+
 def test_an_empty_negative_prompt_of_sdxl_equals_that_of_diffusers(pair: Callable[[str], Pair]) -> None:
     theirs = pair("sdxl").theirs(diffusers.StableDiffusionXLPipeline)
     expected = theirs(

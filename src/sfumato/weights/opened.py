@@ -102,7 +102,7 @@ def check_fit(
 
 
 def with_defaults(family: Family, defaults: Mapping[str, Any], path: Path) -> Family:
-    """Return the family with a model's own defaults: size, steps, guidance, title.
+    """Return the family with a model's own defaults: size, steps, guidance, title, preview factors.
 
     Raises ModelFileError for a default that is no number of the right kind.
     """
@@ -115,4 +115,16 @@ def with_defaults(family: Family, defaults: Mapping[str, Any], path: Path) -> Fa
             right = right and value > 0
         if not right:
             raise ModelFileError(f"{path}: the default {key} = {value!r} should be a number above 0, a title a text.")
+    if "preview" in defaults:
+        given["preview"] = preview_factors(defaults["preview"], family.latent_channels, path)
     return replace(family, **given)
+
+
+def preview_factors(rows: object, channels: int, path: Path) -> tuple[tuple[float, ...], ...]:
+    """Return preview factors as a Family has them. Raises ModelFileError unless there are 3 for each channel."""
+    if isinstance(rows, list) and len(rows) in (channels, channels + 1):
+        factors = tuple(tuple(row) for row in rows if isinstance(row, list) and len(row) == 3)
+        numbers = all(isinstance(value, int | float) for row in factors for value in row)
+        if len(factors) == len(rows) and numbers:
+            return factors
+    raise ModelFileError(f"{path}: preview should be {channels} or {channels + 1} rows of 3 numbers.")

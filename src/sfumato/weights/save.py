@@ -135,7 +135,8 @@ def index_of(model: Model) -> dict[str, Any]:
 def defaults_of(model: Model) -> dict[str, Any]:
     """Return sfumato.json: what the model draws when nothing else is said."""
     family = model.family
-    return {"title": family.title, "size": family.size, "steps": family.steps, "guidance": family.guidance}
+    stated = {"title": family.title, "size": family.size, "steps": family.steps, "guidance": family.guidance}
+    return stated | ({} if family.preview is None else {"preview": [list(row) for row in family.preview]})
 
 
 def metadata_of(model: Model) -> dict[str, str]:
