@@ -46,11 +46,15 @@ Spacing = Callable[[NoiseSchedule, int, Grid], list[float]]
 
 
 def leading(schedule: NoiseSchedule, steps: int, grid: Grid = PLAIN) -> list[float]:
-    """Every (T // steps)-th timestep from `offset` up: DDIM's and PNDM's rule. Song et al. 2021."""
+    """Every (T // steps)-th timestep from `offset` up: DDIM's and PNDM's rule. Song et al. 2021.
+
+    The offset is left out where it would lead beyond the table (diffusers' DDIM fails there: 1000 steps from 1 up).
+    """
     _check(schedule, steps)
     knots = min(steps + 1, len(schedule)) if grid.drop_lowest else steps
     stride = len(schedule) // knots
-    timesteps = [index * stride + grid.offset for index in range(knots)][-steps:]
+    offset = min(grid.offset, len(schedule) - 1 - (knots - 1) * stride)
+    timesteps = [index * stride + offset for index in range(knots)][-steps:]
     return _at_timesteps(schedule, timesteps[::-1], grid.end)
 
 
