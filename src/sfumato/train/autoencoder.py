@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
 from sfumato.train.config import TrainConfig, build
-from sfumato.train.data import open_samples
+from sfumato.train.data import open_samples, shown
 from sfumato.train.device import autocast, channels_last, pick_device
 from sfumato.train.plan import generator, sample_indices, seeded
 from sfumato.train.sheet import contact_sheet
 
 LATENT_NOISE, POSTERIOR_NOISE, CROP = 1, 2, 3  # purposes of the keyed generators
 SHEET_COUNT = 8
-STATISTICS_COUNT = 256  # pictures that the latents' scale is measured on
+STATISTICS_COUNT, CHUNK = 256, 32  # pictures that the latents' scale is measured on, so many at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +96,17 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:
-        pixels = self.samples.pictures(list(range(SHEET_COUNT))).to(self.device)
+        pixels = self.samples.pictures(shown(self.samples, SHEET_COUNT)).to(self.device)
         decoded = self.network.decode(self.network.encode(pixels).mean)
         return contact_sheet([pixels, decoded])
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
         """Writes `vae/` as diffusers has it, with the measured scale of the latents as its scaling factor."""
+        measured = range(min(STATISTICS_COUNT, self.samples.length or STATISTICS_COUNT))
         latents = [
-            self.network.encode(self.samples.pictures(range(at, at + 32)).to(self.device)).mean
-            for at in range(0, self._measured(), 32)
+            self.network.encode(self.samples.pictures(measured[at : at + CHUNK]).to(self.device)).mean
+            for at in range(0, len(measured), CHUNK)
         ]
         scale = 1 / float(torch.cat(latents).std())
         target = folder / "vae"
@@ -115,14 +116,6 @@ class AutoencoderTask:
         (target / "config.json").write_text(json.dumps(described, indent=2) + "\n")
         tensors = {key: value.contiguous().cpu() for key, value in self.network.state_dict().items()}
         save_file(tensors, target / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-
-    def _measured(self) -> int:
-        return min(STATISTICS_COUNT, self.samples.length or STATISTICS_COUNT) // 32 * 32 or self.samples.length
-
-
-def _channels_last(gradient: Tensor) -> Tensor:
-    """The loss's gradient in the networks' memory order, without which every convolution would convert it."""
-    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def busier_crops(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:

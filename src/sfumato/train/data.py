@@ -95,6 +95,11 @@ def open_samples(config: DataConfig) -> World | Folder:
     return World(config) if config.source == "world" else Folder(config)
 
 
+def shown(samples: Samples, count: int) -> list[int]:
+    """The indices that a contact sheet shows: the first `count`, from the start again where there are fewer."""
+    return [index % samples.length if samples.length else index for index in range(count)]
+
+
 def _from_metadata(path: Path) -> list[tuple[Path, list[str]]]:
     items = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

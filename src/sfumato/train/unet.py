@@ -24,7 +24,7 @@ from sfumato.scenes.render import layout
 from sfumato.scenes.vocabulary import COLOURS, KINDS
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.train.config import TrainConfig, build
-from sfumato.train.data import World, open_samples
+from sfumato.train.data import World, open_samples, shown
 from sfumato.train.device import autocast, channels_last, pick_device
 from sfumato.train.latents import cached_latents
 from sfumato.train.plan import generator, sample_indices, seeded
@@ -205,7 +205,7 @@ class UNetTask:
         """Pictures of the first captions of the pool, always from the same noise."""
         rows, columns = SHEET_SHAPE
         count = rows * columns
-        texts = self.samples.captions(range(count), range(count))
+        texts = self.samples.captions(shown(self.samples, count), range(count))
         context = self._encode([""] * count + texts)
 
         def network(x: Tensor, timestep: Tensor) -> Tensor:
