@@ -94,7 +94,11 @@ REQUEST = Request(
     batch=1,
 )
 PROVENANCE = Provenance(
-    "some/model", "sd15", {"unet": "ab" * 32}, {"sfumato": "0.1.0", "torch": "2.13.0", "threads": 2}
+    model="some/model",
+    family="sd15",
+    hashes={"unet": "ab" * 32},
+    environment={"sfumato": "0.1.0", "torch": "2.13.0", "threads": 2},
+    sampling={"sampler": "dpmpp_2m", "spacing": "karras"},
 )
 
 

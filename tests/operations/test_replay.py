@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from tiny_models import SIZE, Pair, scene
 
-import sfumato
 from sfumato.engine import Engine, choose_device, choose_dtype
 from sfumato.errors import PictureError, RequestError
 from sfumato.events import Finished, Loading
@@ -167,13 +166,3 @@ def test_devices_and_precisions_are_named_or_refused() -> None:
     with pytest.raises(RequestError) as caught:
         choose_dtype("float8", torch.device("cpu"))
     assert caught.value.field == "dtype"
-
-
-def test_every_public_name_is_there() -> None:
-    for name in sfumato.__all__:
-        assert getattr(sfumato, name) is not None
-    assert callable(sfumato.generate)
-    assert callable(sfumato.samplers.dpmpp_2m)
-    assert set(sfumato.__all__) <= set(dir(sfumato))
-    with pytest.raises(AttributeError, match="nonsense"):
-        sfumato.nonsense  # noqa: B018

@@ -15,26 +15,33 @@ from sfumato.request import Request
 
 FORMAT = 1  # of the record; a reader refuses a higher one
 
-# What A1111 calls the presets: its sampler, and its schedule type where the preset fixes one
-A1111_SAMPLERS: dict[str, tuple[str, str | None]] = {
-    "ddim": ("DDIM", None),
-    "plms": ("PLMS", None),
-    "pndm": ("PLMS", None),
-    "euler": ("Euler", None),
-    "euler_a": ("Euler a", None),
-    "heun": ("Heun", None),
-    "dpm2": ("DPM2", None),
-    "dpm2_a": ("DPM2 a", None),
-    "lms": ("LMS", None),
-    "dpmpp_2s_a": ("DPM++ 2S a", None),
-    "dpmpp_2m": ("DPM++ 2M", None),
-    "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
-    "dpmpp_sde": ("DPM++ SDE", None),
-    "dpmpp_2m_sde": ("DPM++ 2M SDE", None),
-    "dpmpp_3m_sde": ("DPM++ 3M SDE", None),
-    "unipc": ("UniPC", None),
-    "lcm": ("LCM", None),
+# What A1111 calls the presets
+A1111_SAMPLERS = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "plms": "PLMS",
+    "pndm": "PLMS",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "dpm2": "DPM2",
+    "dpm2_a": "DPM2 a",
+    "lms": "LMS",
+    "lms_karras": "LMS",
+    "dpmpp_2s_a": "DPM++ 2S a",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_karras": "DPM++ 2M",
+    "dpmpp_sde": "DPM++ SDE",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_2m_sde_karras": "DPM++ 2M SDE",
+    "dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "deis": "DEIS",
+    "unipc": "UniPC",
+    "lcm": "LCM",
+    "tcd": "TCD",
 }
+# and the spacings, where it has them
 A1111_SCHEDULES = {
     "karras": "Karras",
     "exponential": "Exponential",
@@ -89,13 +96,12 @@ def make_record(request: Request, index: int, picture: Image.Image, provenance: 
 def record_infotext(record: Mapping[str, Any]) -> str:
     """A record as A1111 writes it, for the readers that know nothing else."""
     request = Request.from_dict(record["request"])
-    sampler, schedule = A1111_SAMPLERS.get(request.sampler or "", (request.sampler or "", None))
-    if request.spacing is not None:
-        schedule = A1111_SCHEDULES.get(request.spacing, request.spacing)
+    sampling = record["sampling"]
+    name = request.sampler or str(sampling.get("sampler", ""))
     parameters: dict[str, str | None] = {
         "Steps": str(request.steps),
-        "Sampler": sampler,
-        "Schedule type": schedule,
+        "Sampler": A1111_SAMPLERS.get(name, name),
+        "Schedule type": A1111_SCHEDULES.get(str(sampling.get("spacing"))),
         "CFG scale": None if request.guidance is None else f"{request.guidance:g}",
         "Seed": str(record["seed"]),
         "Size": f"{record['pixels']['width']}x{record['pixels']['height']}",

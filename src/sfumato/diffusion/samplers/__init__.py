@@ -45,4 +45,29 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
 TAKES_SCHEDULE = frozenset({"lcm", "tcd"})
 """Samplers that read timesteps too, and take the model's schedule as an option."""
 
-__all__ = ["SAMPLERS", "TAKES_SCHEDULE", "Sampler", "Step", *SAMPLERS]
+__all__ = [
+    "SAMPLERS",
+    "TAKES_SCHEDULE",
+    "Sampler",
+    "Step",
+    "deis",
+    "dpm2",
+    "dpm2_ancestral",
+    "dpm_multistep",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_2s_ancestral",
+    "dpmpp_3m_sde",
+    "dpmpp_multistep",
+    "dpmpp_sde",
+    "dpmpp_singlestep",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "lcm",
+    "lms",
+    "plms",
+    "tcd",
+    "unipc",
+]
