@@ -118,6 +118,11 @@ class AutoencoderTask:
         save_file(tensors, target / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
 
 
+def _channels_last(gradient: Tensor) -> Tensor:
+    """The loss's gradient in the networks' memory order, without which every convolution would convert it."""
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
 def busier_crops(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """Of two random squares of each picture the one with the larger variance, [B, 3, side, side]."""
     room = pixels.shape[-1] - side + 1
