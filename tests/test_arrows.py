@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
         "operations": "model nn diffusion text images request",
         "job": "operations request model nn metadata images diffusion",
         "generation": "job operations events preview request model metadata images diffusion text",
-        "engine": "generation events weights request images model",
+        "engine": "generation diffusion events weights request images model",
         "replay": "engine generation job events metadata images model",
         "scenes": "",
         "train": "allocator model diffusion weights nn scenes text images",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
+from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Event, Loading
 from sfumato.generation import stream
@@ -49,6 +50,11 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | None:
     """
     if name is None:
         return torch.float32 if device.type == "cpu" else None
+    return named_dtype(name)
+
+
+def named_dtype(name: str) -> torch.dtype:
+    """The precision of a name. Raises RequestError for another name."""
     if name not in DTYPES:
         raise RequestError(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}", "dtype")
     return DTYPES[name]
@@ -103,6 +109,7 @@ class Engine:
 
         To cancel, leave the loop. Raises what `load` and `stream` raise.
         """
+        with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
         if not self.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
         model = self.model(request.model, request.vae)

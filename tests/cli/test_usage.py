@@ -37,6 +37,12 @@ WRONG_USAGE = {
     "binary prompt file": (("txt2img", "@binary.txt"), "binary.txt is not UTF-8 text"),
     "no such part": (("train", "vae", "x.toml"), "'vae' is not one of 'autoencoder', 'text', 'unet', 'reader'"),
     "no scenes": (("scenes", "caption", "--count", "0"), "0 is not from 1 to"),
+    "sampler unknown": (
+        ("txt2img", "a", "--sampler", "magic", "-m", "none"),
+        "sampler 'magic' is not known; known are",
+    ),
+    "spacing unknown": (("txt2img", "a", "--spacing", "wide", "-m", "none"), "spacing 'wide' is not known; known are"),
+    "device unknown": (("txt2img", "a", "--device", "abacus", "-m", "none"), "device is 'abacus'; it must be one of"),
     "no verb of a group": (("models",), "Missing command"),
 }
 FAILURES = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.options import Voice, grouped
+from sfumato.cli.options import Voice, between, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
 from sfumato.errors import ModelNotFoundError, OutputError
@@ -121,7 +121,7 @@ def convert(
     """Write a model in the other format: a diffusers folder, or one .safetensors file with the original names."""
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
-    from sfumato.engine import choose_device, choose_dtype
+    from sfumato.engine import named_dtype
     from sfumato.weights.describe import describe
     from sfumato.weights.load import load
     from sfumato.weights.save import save_file, save_folder
@@ -129,7 +129,7 @@ def convert(
     if dtype is None:  # as it is, and not as it would be computed
         found = describe(model, variant=variant)
         dtype = STORED.get(found.components["unet"].dtypes[0]) if "unet" in found.components else None
-    precision = choose_dtype(dtype, choose_device("cpu"))
+    precision = None if dtype is None else named_dtype(dtype)
     with progress() as bar:
         bar(f"reading {model}")
         loaded = load(model, variant=variant, prediction=prediction, vae=vae, ema=ema, dtype=precision)
@@ -138,6 +138,48 @@ def convert(
         written = write(loaded, output, dtype=precision, overwrite=overwrite)
     if voice.json:
         write_document({"path": str(written), "family": loaded.family.name, "notes": list(loaded.notes)})
+    else:
+        write_line(written)
+
+
+@app.command("assemble")
+@grouped
+def assemble(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Where the trained parts lie.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="The model's folder.", show_default=False)
+    ],
+    voice: Voice,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="What it is.")] = "a trained model",
+    size: Annotated[int, typer.Option(parser=between(16, 8192), metavar="PIXELS", help="Its default size.")] = 128,
+    steps: Annotated[int, typer.Option(parser=between(1, 1000), metavar="N", help="Its default steps.")] = 30,
+    guidance: Annotated[float, typer.Option(parser=number, metavar="G", help="Its default guidance.")] = 7.5,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, float16 or bfloat16.")] = "float16",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Put parts that were trained apart together as one model.
+
+    The folders are the export folders of training runs: unet, vae, text_encoder, tokenizer and scheduler.
+    """
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    from sfumato.engine import named_dtype
+    from sfumato.weights.assemble import assemble as put_together
+
+    written = put_together(
+        folders,
+        output,
+        title=title,
+        size=size,
+        steps=steps,
+        guidance=guidance,
+        dtype=named_dtype(dtype),
+        overwrite=overwrite,
+    )
+    if voice.json:
+        write_document({"path": str(written)})
     else:
         write_line(written)
 
