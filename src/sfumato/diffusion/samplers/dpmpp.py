@@ -170,6 +170,6 @@ def block_orders(steps: int, order: int, lower_order_final: bool, ends_at_zero: 
     Without `lower_order_final`, blocks that the steps fill run to their full order.
     """
     orders = [index % order + 1 for index in range(steps)]
-    if ends_at_zero or (lower_order_final and steps % order == 0):
+    if orders and (ends_at_zero or (lower_order_final and steps % order == 0)):
         orders[-1] = 1
     return orders

@@ -23,6 +23,8 @@ class Step:
 Sampler = Callable[[Denoise, Tensor, list[float], Noise], Iterator[Step]]
 """(denoise, x at sigmas[0], sigmas, noise) -> one Step for each interval. x is never changed in place.
 
+The sigmas fall, and are above 0 but for the last, which may be 0 or equal to the one before.
+
 Progress, previews and cancelling are the consumer's for-loop.
 """
 
