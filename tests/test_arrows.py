@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
         "engine": "generation diffusion events weights request images model",
         "replay": "engine generation job events metadata images model",
         "scenes": "",
-        "train": "allocator model diffusion weights nn scenes text images",
+        "train": "allocator preview model diffusion weights nn scenes text images",
         "evaluate": "generation operations events scenes request model images",
         "cli": "text.prompt allocator engine replay operations request events metadata images weights train scenes evaluate",
         "__main__": "cli",

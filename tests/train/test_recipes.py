@@ -80,6 +80,8 @@ def test_parts_trained_on_the_world_make_a_model_that_draws(world: list[Path], t
     folder = assemble(world, tmp_path / "model", title="tiny", size=SIZE, steps=2, guidance=2.0)
     model = sfumato.load(folder)
     assert model.prediction == "v_prediction"
+    assert model.family.preview is not None
+    assert len(model.family.preview) == 5
     [picture] = sfumato.generate(model, sfumato.Request(prompt="a red house", seed=1))
     assert picture.size == (SIZE, SIZE)
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
+from sfumato.preview import fit_factors
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import open_samples, shown
 from sfumato.train.device import autocast, channels_last, pick_device
@@ -102,13 +103,19 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Writes `vae/` as diffusers has it, with the measured scale of the latents as its scaling factor."""
+        """Writes `vae/` as diffusers has it, with the measured scale of the latents as its scaling factor, and
+        `preview.json`, the factors that turn a scaled latent into a rough picture.
+        """
         measured = range(min(STATISTICS_COUNT, self.samples.length or STATISTICS_COUNT))
-        latents = [
-            self.network.encode(self.samples.pictures(measured[at : at + CHUNK]).to(self.device)).mean
-            for at in range(0, len(measured), CHUNK)
-        ]
+        latents, colours = [], []
+        for at in range(0, len(measured), CHUNK):
+            pixels = self.samples.pictures(measured[at : at + CHUNK])
+            latents.append(self.network.encode(pixels.to(self.device)).mean.cpu())
+            colours.append(F.avg_pool2d(pixels, self.network.config.stride))
         scale = 1 / float(torch.cat(latents).std())
+        factors = fit_factors(torch.cat(latents) * scale, torch.cat(colours))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "preview.json").write_text(json.dumps([[round(value, 4) for value in row] for row in factors]) + "\n")
         target = folder / "vae"
         target.mkdir(parents=True, exist_ok=True)
         described: dict[str, Any] = {**self.network.config.to_json(), "scaling_factor": round(scale, 5)}

@@ -36,8 +36,8 @@ def assemble(
     """Write parts that lie in `folders` (`unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`) as one model.
 
     The model is loaded from its parts first, so what does not fit is refused as `load` refuses it. `title`, `size`
-    (pixels), `steps` and `guidance` become its defaults. Raises ModelFileError where a part is missing or there twice,
-    OutputError where the target exists.
+    (pixels), `steps` and `guidance` become its defaults; a `preview.json` beside `vae/` gives its preview factors.
+    Raises ModelFileError where a part is missing or there twice, OutputError where the target exists.
     """
     found: dict[str, Path] = {}
     for folder in folders:
@@ -57,6 +57,9 @@ def assemble(
             shutil.copytree(path, whole / part)
         index = {"_class_name": "StableDiffusionPipeline", **{part: list(names) for part, names in CLASSES.items()}}
         (whole / "model_index.json").write_text(json.dumps(index))
-        defaults = {"title": title, "size": size, "steps": steps, "guidance": guidance}
+        defaults: dict[str, object] = {"title": title, "size": size, "steps": steps, "guidance": guidance}
+        preview = found["vae"].parent / "preview.json"
+        if preview.is_file():
+            defaults["preview"] = json.loads(preview.read_text())
         (whole / "sfumato.json").write_text(json.dumps(defaults))
         return save_folder(load(whole), target, dtype=dtype, overwrite=overwrite)
