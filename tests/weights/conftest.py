@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from weights_pipelines import pipeline
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """One thread: on tensors as small as these, waiting for others takes longer than computing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -92,8 +92,14 @@ def pipeline(kind: str, folder: Path) -> Any:
         made = diffusers.StableDiffusionInpaintPipeline if "inpaint" in kind else diffusers.StableDiffusionPipeline
         return made(vae=autoencoder(), tokenizer=first, scheduler=pndm, **parts, **rest)
     if kind == "sd2":
-        ddim = diffusers.DDIMScheduler.from_config(
-            {**pndm.config, "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False}
+        ddim = diffusers.DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type="v_prediction",
         )
         return diffusers.StableDiffusionPipeline(
             vae=autoencoder(),

@@ -105,6 +105,8 @@ def from_betas(betas: Sequence[float], *, zero_terminal_snr: bool = False) -> No
     With `zero_terminal_snr` the table is rescaled to end in pure noise (Lin et al. 2023, algorithm 1); the
     infinite last level is then 4096, diffusers' clamp.
     """
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError("A noise schedule's betas must be finite, from 0 to below 1; check the betas or their ends.")
     alphas_cumprod = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
     if zero_terminal_snr:
         root = np.sqrt(alphas_cumprod)

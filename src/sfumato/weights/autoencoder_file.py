@@ -4,11 +4,12 @@ from pathlib import Path
 
 from sfumato.errors import ModelFileError, WeightsError
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
-from sfumato.weights.build import Part, check_parts, on_meta, shapes_of
+from sfumato.weights.build import Part, check_parts, shapes_of
 from sfumato.weights.component_files import UNET_STEM, component_variant, find_weights
 from sfumato.weights.files import TensorFile, open_file, read_json
 from sfumato.weights.ldm import AUTOENCODER_PREFIX, UNET_PREFIX, autoencoder_naming, old_autoencoder_naming
 from sfumato.weights.naming import Naming, identity, prefixed
+from sfumato.weights.network_config import network_config, network_of
 from sfumato.weights.opened import Component
 from sfumato.weights.recognise import recognise
 
@@ -40,7 +41,7 @@ def read_autoencoder_config(path: Path) -> AutoencoderConfig:
     kind = stated.get("_class_name", "AutoencoderKL")
     if kind != "AutoencoderKL":
         raise ModelFileError(f"{path}: describes a {kind}; an AutoencoderKL was expected.")
-    return AutoencoderConfig.from_json(stated)
+    return network_config(AutoencoderConfig.from_json, stated, path)
 
 
 def check_latents(path: Path, config: AutoencoderConfig, like: AutoencoderConfig) -> None:
@@ -56,7 +57,7 @@ def check_latents(path: Path, config: AutoencoderConfig, like: AutoencoderConfig
 
 def autoencoder_component(path: Path, config: AutoencoderConfig, tensors: TensorFile) -> Component:
     """Compare an autoencoder's file, in any naming, with its configuration. Raises WeightsError if they differ."""
-    network = on_meta(lambda: Autoencoder(config))
+    network = network_of(lambda: Autoencoder(config), path)
     naming, prefix = choose_naming(path, config, list(network.state_dict()), tensors)
     part = Part("autoencoder", network, naming)
     known = {rule.theirs for rule in naming}

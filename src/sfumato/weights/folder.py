@@ -11,11 +11,12 @@ from sfumato.nn.clip import TextEncoder, TextEncoderConfig
 from sfumato.nn.unet import UNet, UNetConfig
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.autoencoder_file import autoencoder_component, read_autoencoder_config
-from sfumato.weights.build import Part, check_parts, on_meta
+from sfumato.weights.build import Part, check_parts
 from sfumato.weights.component_files import TEXT_STEM, UNET_STEM, component_variant, find_weights, variants
 from sfumato.weights.families import family_of
 from sfumato.weights.files import open_file, read_json
 from sfumato.weights.naming import identity
+from sfumato.weights.network_config import network_config, network_of
 from sfumato.weights.openclip import flat_naming
 from sfumato.weights.opened import (
     INDEX_OPTIONS,
@@ -50,7 +51,9 @@ def open_folder(path: Path, variant: str | None = None, prediction: str | None =
     index = read_index(path)
     kind = text_kind(path, index)
     check_variant(path, variant, index)
-    unet_config = UNetConfig.from_json(read_config(path / "unet", "UNet2DConditionModel"))
+    unet_config = network_config(
+        UNetConfig.from_json, read_config(path / "unet", "UNet2DConditionModel"), path / "unet" / "config.json"
+    )
     autoencoder_config = read_autoencoder_config(need(path / "vae" / "config.json"))
     text = [open_text(path / name, component_variant(path / name, TEXT_STEM, variant)) for name in text_names(kind)]
     kind = settle_kind(kind, [config for config, _ in text])
@@ -88,9 +91,9 @@ def read_index(path: Path) -> dict[str, Any]:
         )
     index = read_json(file)
     kind = index.get("_class_name")
-    if kind not in PIPELINES:
+    if not isinstance(kind, str) or kind not in PIPELINES:
         raise ModelFileError(
-            f"{path}: a {kind!r} is not supported; supported are Stable Diffusion 1.x, 2.x and XL: "
+            f"{path}: a {kind!r:.80} is not supported; supported are Stable Diffusion 1.x, 2.x and XL: "
             f"{', '.join(sorted(PIPELINES))}."
         )
     return index
@@ -150,7 +153,7 @@ def stem_of(name: str) -> str:
 def open_unet(folder: Path, config: UNetConfig, variant: str | None) -> Component:
     """Compare the UNet's file with its configuration."""
     tensors = open_file(find_weights(folder, UNET_STEM, variant))
-    network = on_meta(lambda: UNet(config))
+    network = network_of(lambda: UNet(config), folder / "config.json")
     part = Part("unet", network, identity(list(network.state_dict())))
     check_parts(folder, "this UNet", [part], tensors, set(tensors) - set(network.state_dict()))
     return Component(part, tensors)
@@ -158,9 +161,10 @@ def open_unet(folder: Path, config: UNetConfig, variant: str | None) -> Componen
 
 def open_text(folder: Path, variant: str | None) -> tuple[TextEncoderConfig, Component]:
     """Compare a text encoder's file, in transformers' old or new naming, with its configuration."""
-    config = TextEncoderConfig.from_json(read_json(need(need(folder) / "config.json")))
+    stated = read_json(need(need(folder) / "config.json"))
+    config = network_config(TextEncoderConfig.from_json, stated, folder / "config.json")
     tensors = open_file(find_weights(folder, TEXT_STEM, variant))
-    network = on_meta(lambda: TextEncoder(config))
+    network = network_of(lambda: TextEncoder(config), folder / "config.json")
     names = list(network.state_dict())
     naming = flat_naming(names) if "embeddings.token_embedding.weight" in tensors else identity(names)
     part = Part("text encoder", network, naming)

@@ -93,7 +93,7 @@ def autoencoder_modules(config: AutoencoderConfig) -> Modules:
 
 def unet_naming(config: UNetConfig, names: Iterable[str]) -> Naming:
     """Return the rules for the UNet's tensors `names`, without the prefix of a single file."""
-    modules = unet_modules(config)
+    modules = dict(unet_modules(config))
     return tuple(Rule(translate(name, modules, {".resnets.": UNET_RESNET}), (name,)) for name in names)
 
 
@@ -102,7 +102,7 @@ def autoencoder_naming(config: AutoencoderConfig, names: Iterable[str]) -> Namin
 
     The attention's projections are 1x1 convolutions there and matrices here.
     """
-    modules = autoencoder_modules(config)
+    modules = dict(autoencoder_modules(config))
     endings = {".resnets.": AUTOENCODER_RESNET, ".attentions.": AUTOENCODER_ATTENTION}
     return tuple(
         Rule(translate(name, modules, endings), (name,), "matrix" if is_projection(name) else "same") for name in names
@@ -121,15 +121,15 @@ def is_projection(name: str) -> bool:
     return ".attentions." in name and ".to_" in name and name.endswith(".weight")
 
 
-def translate(name: str, modules: Modules, endings: Mapping[str, Mapping[str, str]]) -> str:
+def translate(name: str, modules: Mapping[str, str], endings: Mapping[str, Mapping[str, str]]) -> str:
     """Translate one name: the module that it starts with, then the ending within modules of its kind."""
-    for ours, theirs in modules:
-        if name.startswith(ours):
-            rest = name.removeprefix(ours)
+    for cut in (place for place, letter in enumerate(name, 1) if letter == "."):
+        ours, rest = name[:cut], name[cut:]
+        if ours in modules:
             for kind, table in endings.items():
                 if kind in ours:
                     rest = rename(rest, table)
-            return theirs + rest
+            return modules[ours] + rest
     return name
 
 

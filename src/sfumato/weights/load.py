@@ -8,8 +8,6 @@ from typing import cast
 
 import torch
 
-from sfumato.diffusion.presets import from_scheduler_config
-from sfumato.diffusion.schedule import from_scheduler_config as schedule_from_config
 from sfumato.errors import ModelNotFoundError, WeightsError
 from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.autoencoder import Autoencoder
@@ -21,6 +19,7 @@ from sfumato.weights.build import Placement, fill
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.locate import locate
+from sfumato.weights.network_config import sampling_config
 from sfumato.weights.opened import Opened
 from sfumato.weights.single import open_single
 
@@ -112,8 +111,7 @@ def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | N
     text = TextStack(
         opened.tokenizers, tuple(cast(TextEncoder, each.part.network) for each in opened.text), rules_of(opened)
     )
-    sampling = from_scheduler_config(scheduler)
-    schedule = schedule_from_config(scheduler)
+    schedule, sampling = sampling_config(scheduler, opened.path)
     shy = autoencoder_dtype(opened.family, autoencoder, dtype)
     for component in (opened.unet, *opened.text):
         fill(component.part, component.tensors, Placement(device, dtype))

@@ -21,7 +21,7 @@ from sfumato.nn.unet import UNet, UNetConfig
 from sfumato.text.clip_vocabulary import clip_tokenizer
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.text.vocabulary import END
-from sfumato.weights.build import Part, check_parts, on_meta, shapes_of
+from sfumato.weights.build import Part, check_parts, shapes_of
 from sfumato.weights.families import Blueprint, blueprint, family_of
 from sfumato.weights.files import TensorFile, open_file, read_json
 from sfumato.weights.ldm import (
@@ -33,6 +33,7 @@ from sfumato.weights.ldm import (
     unet_naming,
 )
 from sfumato.weights.naming import Naming, Rule, identity, prefixed
+from sfumato.weights.network_config import network_config, network_of
 from sfumato.weights.openclip import (
     CLIP_PREFIX,
     OPENCLIP_PREFIX,
@@ -89,10 +90,11 @@ def open_single(path: Path, prediction: str | None = None, *, ema: bool = False)
     build = plan.blueprint
     kind = build.family.text
     check_fit(path, build.unet, build.autoencoder, build.text)
-    unet = unet_component(build.unet, tensors, path, ema=ema)
-    autoencoder = autoencoder_component(build.autoencoder, tensors)
+    unet = unet_component(path, build.unet, tensors, ema=ema)
+    autoencoder = autoencoder_component(path, build.autoencoder, tensors)
     text = tuple(
-        text_component(config, prefix, tensors) for config, prefix in zip(build.text, text_prefixes(kind), strict=True)
+        text_component(path, config, prefix, tensors)
+        for config, prefix in zip(build.text, text_prefixes(kind), strict=True)
     )
     components = (unet, autoencoder, *text)
     known = {rule.theirs for component in components for rule in component.part.naming}
@@ -133,8 +135,9 @@ def read_plan(path: Path, text: str) -> Plan:
     try:
         stated = json.loads(text)
         configs, kind = stated["text"], stated["kind"]
-        unet, autoencoder = UNetConfig.from_json(stated["unet"]), AutoencoderConfig.from_json(stated["autoencoder"])
-        encoders = tuple(TextEncoderConfig.from_json(config) for config in configs)
+        unet = network_config(UNetConfig.from_json, stated["unet"], path)
+        autoencoder = network_config(AutoencoderConfig.from_json, stated["autoencoder"], path)
+        encoders = tuple(network_config(TextEncoderConfig.from_json, config, path) for config in configs)
         prefixes = text_prefixes(kind)
         tokenizers = tuple(read_tokenizer(tokenizer) for tokenizer in stated["tokenizers"])
         scheduler, options, defaults = dict(stated["scheduler"]), dict(stated["options"]), dict(stated["defaults"])
@@ -167,9 +170,9 @@ def text_prefixes(kind: TextKind) -> tuple[str, ...]:
     }[kind]
 
 
-def unet_component(config: UNetConfig, tensors: TensorFile, path: Path, *, ema: bool) -> Component:
+def unet_component(path: Path, config: UNetConfig, tensors: TensorFile, *, ema: bool) -> Component:
     """Return the UNet and the names that its tensors, or their averaged copies, have in a single file."""
-    network = on_meta(lambda: UNet(config))
+    network = network_of(lambda: UNet(config), path)
     naming = prefixed(unet_naming(config, list(network.state_dict())), UNET_PREFIX)
     if ema:
         if not any(name.startswith(EMA_PREFIX) for name in tensors):
@@ -178,16 +181,16 @@ def unet_component(config: UNetConfig, tensors: TensorFile, path: Path, *, ema: 
     return Component(Part("unet", network, naming), tensors)
 
 
-def autoencoder_component(config: AutoencoderConfig, tensors: TensorFile) -> Component:
+def autoencoder_component(path: Path, config: AutoencoderConfig, tensors: TensorFile) -> Component:
     """Return the autoencoder and the names that its tensors have in a single file."""
-    network = on_meta(lambda: Autoencoder(config))
+    network = network_of(lambda: Autoencoder(config), path)
     naming = prefixed(autoencoder_naming(config, list(network.state_dict())), AUTOENCODER_PREFIX)
     return Component(Part("autoencoder", network, naming), tensors)
 
 
-def text_component(config: TextEncoderConfig, prefix: str, tensors: TensorFile) -> Component:
+def text_component(path: Path, config: TextEncoderConfig, prefix: str, tensors: TensorFile) -> Component:
     """Return a text encoder and the names that its tensors have in a single file."""
-    network = on_meta(lambda: TextEncoder(config))
+    network = network_of(lambda: TextEncoder(config), path)
     return Component(
         Part("text encoder", network, text_naming(config, prefix, list(network.state_dict()), tensors)), tensors
     )

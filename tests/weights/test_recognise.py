@@ -1,0 +1,171 @@
+"""What a file is, told from its header."""
+
+from pathlib import Path
+
+import pytest
+from weights_files import single_file_shapes, write_sparse
+
+from sfumato.errors import WeightsError
+from sfumato.weights.describe import describe
+from sfumato.weights.families import FAMILIES, blueprint
+from sfumato.weights.load import load, open_model
+from sfumato.weights.recognise import recognise
+
+UNET = "model.diffusion_model."
+PARAMETERS = {  # of the UNet, as diffusers counts them
+    "sd15": 859_520_964,
+    "sd15-inpaint": 859_535_364,
+    "sd2": 865_910_724,
+    "sd2-inpaint": 865_925_124,
+    "sdxl": 2_567_463_684,
+    "sdxl-inpaint": 2_567_478_084,
+    "sdxl-refiner": 2_259_526_660,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_full_size_single_file_is_recognised_from_its_header(tmp_path: Path, name: str) -> None:
+    path = write_sparse(tmp_path / "model.safetensors", single_file_shapes(blueprint(FAMILIES[name])))
+    found = describe(path)
+    assert found.family == name
+    assert found.problem is None
+    assert found.notes == ()
+    assert found.components["unet"].parameters == PARAMETERS[name]
+    assert found.components["unet"].dtypes == ("F16",)
+    assert found.inpainting == name.endswith("inpaint")
+    assert found.prediction == (None if name.startswith("sd2") else "epsilon")
+    assert "attends to" in found.reason
+
+
+def test_sd2_is_not_loaded_before_its_prediction_is_known(tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / "model.safetensors", single_file_shapes(blueprint(FAMILIES["sd2"])))
+    with pytest.raises(WeightsError, match=r'Say prediction="epsilon" or prediction="v"'):
+        load(path)
+
+
+SOURCES: dict[str, tuple[str, str, str]] = {  # file beside, its text, prediction
+    "a scheduler's config named after it": ("model.scheduler_config.json", '{"prediction_type": "v_prediction"}', "v"),
+    "a scheduler's config in the folder": ("scheduler_config.json", '{"prediction_type": "epsilon"}', "e"),
+    "the original yaml of 768-v": ("model.yaml", 'model:\n  params:\n    parameterization: "v"\n', "v"),
+    "the original yaml of 512-base": ("model.yaml", "model:\n  params:\n    linear_start: 0.00085\n", "e"),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_sd2_takes_its_prediction_from_the_configuration_beside_it(tmp_path: Path, case: str) -> None:
+    beside, text, expected = SOURCES[case]
+    path = write_sparse(tmp_path / "model.safetensors", single_file_shapes(blueprint(FAMILIES["sd2"])))
+    (tmp_path / beside).write_text(text)
+    found = open_model(path).prediction
+    assert found is not None
+    assert found[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"modelspec.prediction_type": "v"}, "v_prediction"),
+        ({"modelspec.prediction_type": "epsilon"}, "epsilon"),
+        ({"modelspec.architecture": "stable-diffusion-v2-768-v"}, "v_prediction"),
+        ({"modelspec.architecture": "stable-diffusion-v2-512"}, "epsilon"),
+        ({"format": "pt"}, None),
+    ],
+)
+def test_sd2_takes_its_prediction_from_its_metadata(
+    tmp_path: Path, metadata: dict[str, str], expected: str | None
+) -> None:
+    shapes = single_file_shapes(blueprint(FAMILIES["sd2"]))
+    assert open_model(write_sparse(tmp_path / "model.safetensors", shapes, metadata=metadata)).prediction == expected
+
+
+def test_what_is_asked_for_overrides_what_the_file_says(tmp_path: Path) -> None:
+    shapes = single_file_shapes(blueprint(FAMILIES["sd2"]))
+    path = write_sparse(tmp_path / "model.safetensors", shapes, metadata={"modelspec.prediction_type": "epsilon"})
+    assert open_model(path, prediction="v").prediction == "v_prediction"
+
+
+def test_marker_tensors_of_velocity_and_zero_terminal_snr_are_read(tmp_path: Path) -> None:
+    shapes = {**single_file_shapes(blueprint(FAMILIES["sdxl"])), "v_pred": (0,), "ztsnr": (0,)}
+    opened = open_model(write_sparse(tmp_path / "model.safetensors", shapes))
+    assert opened.prediction == "v_prediction"
+    assert opened.scheduler["rescale_betas_zero_snr"] is True
+    assert opened.scheduler["timestep_spacing"] == "trailing"
+    assert any("v_pred" in note for note in opened.notes)
+
+
+def without(name: str, *prefixes: str) -> dict[str, tuple[int, ...]]:
+    """A family's single file, less what starts with these prefixes."""
+    shapes = single_file_shapes(blueprint(FAMILIES[name]))
+    return {key: shape for key, shape in shapes.items() if not key.startswith(prefixes)}
+
+
+def renamed(name: str, prefix: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of a family's single file behind a prefix, without it."""
+    shapes = single_file_shapes(blueprint(FAMILIES[name]))
+    return {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def channels(name: str, count: int) -> dict[str, tuple[int, ...]]:
+    """A family's single file with another number of input channels."""
+    shapes = single_file_shapes(blueprint(FAMILIES[name]))
+    key = UNET + "input_blocks.0.0.weight"
+    return {**shapes, key: (shapes[key][0], count, 3, 3)}
+
+
+OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "no autoencoder": (without("sd15", "first_stage_model."), "Stable Diffusion 1.x without its autoencoder"),
+    "no text encoder": (without("sd2", "cond_stage_model."), "Stable Diffusion 2.x without its text encoder"),
+    "one of two towers": (without("sdxl", "conditioner.embedders.1."), "XL without its text encoder"),
+    "UNet only": (
+        without("sdxl", "first_stage_model.", "conditioner."),
+        "Stable Diffusion XL without its autoencoder and its text encoder",
+    ),
+    "VAE in the original names": (renamed("sd15", "first_stage_model."), "a VAE only"),
+    "VAE of a single file": (without("sd15", UNET, "cond_stage_model."), "a VAE only"),
+    "InstructPix2Pix": (channels("sd15", 8), "InstructPix2Pix"),
+    "depth": (channels("sd2", 5), "a depth-conditioned model"),
+    "upscaler x4": (channels("sd2", 7), "an upscaling model"),
+    "odd channels": (channels("sd15", 6), "with 6 input channels"),
+    "kohya LoRA": ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320, 1, 1)}, "a LoRA"),
+    "diffusers LoRA": ({"unet.down_blocks.0.attentions.0.proj_in.lora.down.weight": (8, 320)}, "a LoRA"),
+    "PEFT LoRA": ({"base_model.model.mid_block.attn1.to_q.lora_A.weight": (8, 320)}, "a LoRA"),
+    "LoKr": ({"lora_unet_mid_block_attn1_to_q.lokr_w1": (8, 8)}, "a LyCORIS adapter"),
+    "ControlNet": ({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}, "a ControlNet"),
+    "diffusers ControlNet": ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}, "a ControlNet"),
+    "IP-Adapter": ({"image_proj.proj.weight": (3072, 1024)}, "an IP-Adapter"),
+    "motion module": ({"down_blocks.0.motion_modules.0.norm.weight": (320,)}, "an AnimateDiff motion module"),
+    "embedding": ({"emb_params": (4, 768)}, "a textual inversion embedding"),
+    "nameless embedding": ({"<cat>": (1, 768)}, "a textual inversion embedding"),
+    "SDXL embedding": ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "a textual inversion embedding"),
+    "SD 3": ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (4608, 1536)}, "Stable Diffusion 3"),
+    "Flux": ({"double_blocks.0.img_attn.qkv.weight": (9216, 3072)}, "Flux"),
+    "ESRGAN": ({"model.0.weight": (64, 3, 3, 3)}, "an upscaler"),
+    "language model": ({"model.layers.0.self_attn.q_proj.weight": (64, 64)}, "a language model"),
+    "text encoder": ({"text_model.embeddings.token_embedding.weight": (49408, 768)}, "a CLIP text encoder only"),
+    "whole CLIP": ({"vision_model.embeddings.class_embedding": (1024,)}, "a CLIP with its vision tower"),
+    "nothing known": ({"a": (3, 4), "b": (5,)}, "nothing that sfumato knows"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_file_that_is_no_whole_model_is_called_by_its_name(tmp_path: Path, case: str) -> None:
+    shapes, what = OTHERS[case]
+    assert what in recognise(shapes).what
+    path = write_sparse(tmp_path / "file.safetensors", shapes)
+    with pytest.raises(WeightsError, match="looks like") as caught:
+        load(path, prediction="epsilon")
+    assert what in str(caught.value)
+    described = describe(path)
+    assert described.family is None
+    assert what in described.what
+    assert described.problem == str(caught.value)
+
+
+def test_the_unet_of_a_diffusers_folder_is_called_so(tmp_path: Path) -> None:
+    shapes = {
+        "conv_in.weight": (320, 4, 3, 3),
+        "down_blocks.0.resnets.0.norm1.weight": (320,),
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+    }
+    with pytest.raises(WeightsError, match=r"the UNet of Stable Diffusion 1\.x alone, out of"):
+        load(write_sparse(tmp_path / "file.safetensors", shapes))
