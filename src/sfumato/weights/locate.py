@@ -58,8 +58,8 @@ def add_alias(name: str, place: Path | str, *, overwrite: bool = False) -> None:
         raise OutputError(f"the alias {name!r} is taken, by {known[name]}; remove it first.")
     if not name or "/" in name or "\\" in name:
         raise OutputError(f"{name!r} cannot be an alias: use a name without slashes.")
-    found = Path(place).expanduser()
-    write_aliases({**known, name: str(found.resolve()) if found.exists() else str(place)})
+    found = expanded(place)
+    write_aliases({**known, name: str(found.resolve()) if is_there(found) else str(place)})
 
 
 def remove_alias(name: str) -> None:
@@ -84,8 +84,8 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
         return existing(name)
     known = aliases()
     place = known.get(name, name)
-    path = Path(place).expanduser()
-    if path.exists():
+    path = expanded(place)
+    if is_there(path):
         return path
     tried = [f"aliases in {home() / 'models.json'} ({len(known)})", f"path {path.absolute()}"]
     repository, _, stated = place.partition("@")
@@ -101,10 +101,26 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
 
 def existing(path: Path) -> Path:
     """Return a path that exists, or raise ModelNotFoundError."""
-    path = path.expanduser()
-    if not path.exists():
+    path = expanded(path)
+    if not is_there(path):
         raise ModelNotFoundError(f"no model at {path.absolute()}.")
     return path
+
+
+def expanded(place: str | Path) -> Path:
+    """Return a place as a path, with ~ replaced where such a home is known."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        return Path(place)
+
+
+def is_there(path: Path) -> bool:
+    """Say whether something is at a path; a name that no path can have leads to nothing."""
+    try:
+        return path.exists()
+    except OSError:  # too long, or in a folder that may not be entered
+        return False
 
 
 def cached(repository: str, revision: str) -> tuple[Path | None, str]:
