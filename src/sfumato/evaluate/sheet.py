@@ -13,7 +13,7 @@ GAP = 12
 LINE = 14  # pixels of a line of text
 TITLE = 30
 PROMPT_LINES, WRONG_LINES = 4, 3
-TEXT_WIDTH = 27  # letters of a line under a picture
+TEXT_WIDTH = 25  # letters of a line under a picture
 PAPER, INK, WRONG, RIGHT = (255, 255, 255), (40, 40, 44), (190, 24, 32), (24, 120, 60)
 
 

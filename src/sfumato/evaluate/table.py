@@ -1,5 +1,7 @@
 """A report as a table for a terminal."""
 
+from itertools import groupby
+
 from rich.table import Table
 
 from sfumato.evaluate.report import Figure, Report, Row
@@ -7,30 +9,25 @@ from sfumato.evaluate.suites import SUITES
 from sfumato.scenes.score import ATTRIBUTES
 
 COLUMNS = (*ATTRIBUTES, "strict")
-SOURCES = {
-    "model": "the model",
-    "renders": "true renders",
-    "autoencoder": "renders through the autoencoder",
-    "shuffled": "the model, shuffled captions",
-}
+CAPTION = (
+    "Percent of what the captions say that is right, 95 % Wilson intervals below. renders: the scenes themselves, the "
+    "most that can be read; autoencoder: those encoded and decoded, the most that can be drawn; shuffled: the model's "
+    "pictures against other captions, what is right by chance. Autoencoder {psnr:.1f} dB; {seconds:.2f} s a picture."
+)
 
 
 def table(report: Report) -> Table:
-    """One line for each row: percentages right of what was said, and their 95 % intervals below."""
-    caption = (
-        f"% of what the captions say that is right, 95 % Wilson intervals below. "
-        f"Autoencoder {report.autoencoder_psnr:.1f} dB. {report.seconds:.2f} s a picture."
-    )
+    """A block of lines for each suite; each line has percentages right of what was said, and intervals below them."""
+    caption = CAPTION.format(psnr=report.autoencoder_psnr, seconds=report.seconds)
     result = Table(title=f"{report.model} on held-out prompts", caption=caption, caption_justify="left")
-    result.add_column("suite")
-    result.add_column("pictures")
+    result.add_column("pictures", no_wrap=True)
     for name in COLUMNS:
         result.add_column(name, justify="right")
-    for index, row in enumerate(report.rows):
-        ends = index + 1 == len(report.rows) or report.rows[index + 1].suite != row.suite
-        first = row.source == "model"
-        title = f"{SUITES[row.suite].title}\n({row.pictures})" if first else ""
-        result.add_row(title, SOURCES[row.source], *_cells(row), style="bold" if first else None, end_section=ends)
+    for suite, rows in groupby(report.rows, key=lambda row: row.suite):
+        lines = list(rows)
+        result.add_row(f"{SUITES[suite].title} ({lines[0].pictures})", style="bold")
+        for row in lines:
+            result.add_row(f"  {row.source}", *_cells(row), end_section=row is lines[-1])
     return result
 
 
