@@ -122,23 +122,3 @@ def test_nothing_prints_except_the_command_line() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not prints
-
-
-def test_nothing_touches_the_global_generator() -> None:
-    """Inside `torch.random.fork_rng` it is a generator of its own: so new networks get their first weights."""
-    forbidden = {"torch.manual_seed", "torch.seed", "torch.randn_like", "torch.rand_like", "torch.cuda.manual_seed_all"}
-    uses = []
-    for name, path in modules():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        forked = {
-            id(inner)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.With) and "torch.random.fork_rng" in ast.unparse(node.items[0])
-            for inner in ast.walk(node)
-        }
-        uses += [
-            f"{name}:{node.lineno}: {ast.unparse(node)}"
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and ast.unparse(node) in forbidden and id(node) not in forked
-        ]
-    assert not uses
