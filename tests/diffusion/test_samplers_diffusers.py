@@ -257,6 +257,8 @@ def test_every_step_equals_diffusers(case: tuple[str, dict[str, Any], int], pred
         x = sampling.leave(step.x, step.sigma) if in_vp_scale else step.x
         # 1e-6 of the latent's size: Euler and DPM-Solver cast their state to float32 in every step
         assert float((x - latent).abs().max()) <= 1e-6 * max(1.0, float(latent.abs().max())), step.index
+    handed_over = sampling.leave(found[-1].x, found[-1].sigma)
+    assert float((handed_over - expected[-1]).abs().max()) <= 1e-6 * max(1.0, float(expected[-1].abs().max()))
 
 
 def scheduler_timesteps(scheduler: Any, name: str) -> list[float]:

@@ -31,6 +31,7 @@ class Sampling:
     enter                start at noise * sqrt(1 + sigma^2), which has the variance of a noised latent, or at
                          noise * sigma (diffusers' Euler family with linspace or trailing spacing, A1111)
     end                  the last level: 0, or the level of timestep 0 (diffusers' set_alpha_to_one=False)
+    leaves               a run that ends above 0 hands over x / sqrt(1 + end^2), or x as it is (diffusers' Euler)
     offset, drop_lowest, whole_timesteps, original_steps   see `Grid`
     bounds               the spacing whose first and last level bound a rule laid in sigma (diffusers' Euler
                          family); None: the schedule's own ends
@@ -46,6 +47,7 @@ class Sampling:
     rule: TimestepRule = "log"
     enter: Literal["unit_variance", "highest"] = "unit_variance"
     end: End = "zero"
+    leaves: Literal["unit_variance", "as_is"] = "unit_variance"
     offset: int = 0
     drop_lowest: bool = False
     whole_timesteps: bool = True
@@ -90,7 +92,7 @@ class Sampling:
 
         A run that ends above 0 (DDIM and PNDM of Stable Diffusion: 0.02917) keeps that much noise.
         """
-        return x / math.sqrt(1.0 + end**2)
+        return x if self.leaves == "as_is" else x / math.sqrt(1.0 + end**2)
 
     def lookup(self, schedule: NoiseSchedule, sigmas: list[float]) -> Lookup:
         """The timestep of any noise level in a run over these levels, for `denoiser`."""

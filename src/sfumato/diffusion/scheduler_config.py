@@ -117,6 +117,7 @@ def _euler_family(
             rule=rule,
             enter="unit_variance" if plain == "leading" else "highest",
             end=_end(config) if ends else "zero",
+            leaves="as_is",
             offset=_integer(config, "steps_offset", 0),
             whole_timesteps=False,
             bounds=plain if spacing != plain else None,
