@@ -13,6 +13,7 @@ from sfumato import operations as op
 from sfumato.diffusion.denoiser import Denoise
 from sfumato.diffusion.noise import NoiseSource, noise_source
 from sfumato.diffusion.sampling import Sampling
+from sfumato.diffusion.spacing import tail
 from sfumato.diffusion.wrappers import inpaint
 from sfumato.events import Event, Finished, Preview, Progress
 from sfumato.images import (
@@ -138,7 +139,7 @@ def begin(job: Job, batch: Batch) -> Run:
     sigmas = job.sampling.sigmas(model.schedule, request.steps)
     lookup = job.sampling.lookup(model.schedule, sigmas)
     strength = 1.0 if request.strength is None else request.strength
-    sigmas = op.last_levels(sigmas, request.steps, strength)
+    sigmas = tail(sigmas, strength)
     source = noise_source(
         request.noise,
         [request.seed + index for index in batch.pictures],

@@ -44,10 +44,12 @@ class Job:
 
     @property
     def nothing_to_do(self) -> bool:
-        """Is the start picture already the answer: strength 0, or a mask that is all black?"""
-        return self.picture is not None and (
-            self.request.strength == 0 or (self.mask is not None and self.mask.getextrema()[1] == 0)
-        )
+        """Is the start picture already the answer: a strength of no whole step, or a mask that is all black?"""
+        if self.picture is None:
+            return False
+        strength, steps = self.request.strength, self.request.steps
+        no_step = strength is not None and steps is not None and int(strength * steps) == 0
+        return no_step or (self.mask is not None and self.mask.getextrema()[1] == 0)
 
     @cached_property
     def weights(self) -> Tensor:

@@ -169,12 +169,6 @@ def start_from(latent: Tensor, noise: Tensor, sigmas: list[float]) -> Tensor:
     return latent + noise * sigmas[0]
 
 
-def last_levels(sigmas: list[float], steps: int, strength: float) -> list[float]:
-    """The levels of the last int(steps x strength) steps; at least one step unless strength is 0."""
-    kept = max(int(steps * strength), 1) if strength > 0 else 0
-    return sigmas[max(len(sigmas) - 1 - kept, 0) :]
-
-
 def inpainting_condition(conditioning: Conditioning, mask: Tensor, masked: Tensor) -> Conditioning:
     """The conditioning with what a nine-channel network sees: the mask at the latent's size and the masked latent.
 
