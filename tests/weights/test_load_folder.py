@@ -175,6 +175,14 @@ def test_the_precision_is_float32_on_a_cpu_and_what_was_asked_for_otherwise(pipe
     assert small.autoencoder.encoder.conv_in.weight.dtype is torch.float16
 
 
+def test_weights_too_large_for_the_precision_asked_for_are_an_error(pipelines: Pipelines, tmp_path: Path) -> None:
+    folder = shutil.copytree(pipelines("sd1")[1], tmp_path / "model")
+    retensor(UNET, lambda tensors: tensors[LAYER].view(-1)[5].fill_(1e6))(folder)  # float16 ends at 65,504
+    with pytest.raises(WeightsError, match=r"too large for torch\.float16; use bfloat16 or float32"):
+        load(folder, dtype=torch.float16)
+    assert load(folder, dtype=torch.bfloat16).dtype is torch.bfloat16
+
+
 def test_convolutions_have_their_channels_innermost_and_nothing_can_be_trained_by_accident(
     pipelines: Pipelines,
 ) -> None:

@@ -4,16 +4,17 @@ The network is built on the meta device, where it has names and shapes only. The
 a weight is read; each weight is checked as it is read; then all are assigned at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sfumato.errors import WeightsError
-from sfumato.weights.files import TensorFile, check_finite
+from sfumato.weights.files import TensorFile, check_finite, is_finite
 from sfumato.weights.header import FLOATING
 from sfumato.weights.naming import Naming, their_shapes
 from sfumato.weights.recognise import Shapes, recognise
@@ -38,9 +39,24 @@ class Part:
     naming: Naming
 
 
+class WithoutInitialisation(TorchFunctionMode):
+    """Within, what `torch.nn.init` would fill is left as it is.
+
+    Drawing numbers for tensors without memory would import PyTorch's compiler, which takes seconds.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":  # methods in C have none
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def on_meta(make: Callable[[], M]) -> M:
     """Build a network without memory for its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutInitialisation():
         return make()
 
 
@@ -97,18 +113,16 @@ def fill(part: Part, tensors: TensorFile, placement: Placement) -> None:
     state: dict[str, torch.Tensor] = {}
     for rule in part.naming:
         tensor = tensors[rule.theirs]
-        check_finite(rule.theirs, tensor, tensors.path_of(rule.theirs))
         for name, value in zip(rule.ours, rule.read(tensor), strict=True):
-            state[name] = value.to(placement.device, placement.dtype or value.dtype)
-    check_range(part, state, tensors)
+            placed = value.to(placement.device, placement.dtype or value.dtype)
+            # The sum of float32 is several times faster than that of the float16 it was made from.
+            if not is_finite(placed):
+                path = tensors.path_of(rule.theirs)
+                check_finite(rule.theirs, tensor, path)
+                raise WeightsError(
+                    f"{path}: {rule.theirs!r} of the {part.name} is too large for {placed.dtype}; "
+                    "use bfloat16 or float32."
+                )
+            state[name] = placed
     part.network.load_state_dict(state, strict=True, assign=True)
     part.network.requires_grad_(False).eval()
-
-
-def check_range(part: Part, state: Mapping[str, torch.Tensor], tensors: TensorFile) -> None:
-    """Raise WeightsError if a weight has left the range of the precision that was asked for."""
-    for name, value in state.items():
-        if value.dtype is torch.float16 and not torch.isfinite(value.sum(dtype=torch.float32)):
-            raise WeightsError(
-                f"{tensors.paths[0]}: {part.name} weight {name!r} is too large for float16; use bfloat16 or float32."
-            )

@@ -4,6 +4,7 @@ Opening reads headers only. Tensors come memory-mapped, one at a time, as they a
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -129,20 +130,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_finite(name: str, tensor: Tensor, path: Path) -> None:
-    """Raise ModelFileError if a weight is not a finite number.
+def is_finite(tensor: Tensor) -> bool:
+    """Say whether all numbers are finite.
 
-    The sum is read once at memory speed and is not finite if any element is not; only then is each looked at, as
-    a sum of finite numbers can overflow too.
+    The sum is read once, at memory speed, and is not finite if any number is not. Only when it is not are the numbers
+    looked at one by one, as a sum of large ones can overflow too.
     """
     if not tensor.is_floating_point():
-        return
-    values = tensor.float() if tensor.element_size() < 2 else tensor  # float8 has no sum of its own
-    if torch.isfinite(values.sum(dtype=torch.promote_types(values.dtype, torch.float32))):
-        return
-    bad = values.numel() - int(torch.isfinite(values).sum())
-    if bad:
+        return True
+    values = countable(tensor)
+    total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32)).item()
+    return math.isfinite(total) or bool(torch.isfinite(values).all())
+
+
+def check_finite(name: str, tensor: Tensor, path: Path) -> None:
+    """Raise ModelFileError, with their number, if some of a weight's numbers are not finite."""
+    if not is_finite(tensor):
+        bad = tensor.numel() - int(torch.isfinite(countable(tensor)).sum())
         raise ModelFileError(
-            f"{path}: {bad:,} of {values.numel():,} numbers of {name!r} are not finite; the file is damaged or was "
+            f"{path}: {bad:,} of {tensor.numel():,} numbers of {name!r} are not finite; the file is damaged or was "
             "saved from a broken training: use another version of it."
         )
+
+
+def countable(tensor: Tensor) -> Tensor:
+    """Return the tensor in a type that can be summed, which float8 cannot."""
+    return tensor.float() if tensor.element_size() < 2 else tensor
