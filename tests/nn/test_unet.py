@@ -168,7 +168,8 @@ def test_inference_and_training_modes_give_the_same_output(normal):
     given = inputs(SMALL, normal)
     with torch.enable_grad():
         recorded = ours(**given)
-    assert torch.equal(ours(**given), recorded)
+    # Attention that will need a gradient is written out, in another order of operations.
+    assert relative_error(ours(**given), recorded) <= TOLERANCE
 
 
 def test_added_conditions_are_asked_for_and_refused(normal):

@@ -27,14 +27,15 @@ class _GroupNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         _, channels, height, width = x.shape
         cells = height * width * channels // groups
-        sums = torch.stack([x.sum((2, 3), dtype=torch.float32), _dot(x, x)])  # [2, B, C]
+        wide = x.float()  # squares rounded to bfloat16 would be off by as much as a mean far from zero hides
+        sums = torch.stack([wide.sum((2, 3)), wide.square().sum((2, 3))])  # [2, B, C]
         mean, square = sums.reshape(2, len(x), groups, -1).sum(3) / cells
         rstd = (square - mean**2).clamp(min=0).add(eps).rsqrt()
         mean, rstd = (part.repeat_interleave(channels // groups, 1) for part in (mean, rstd))  # [B, C]
         scale = rstd * weight.float()
         offset = bias.float() - mean * scale
-        y = torch.empty_like(x, dtype=torch.float32)
-        y = torch.addcmul(offset[:, :, None, None], scale[:, :, None, None], x.float(), out=y).to(x.dtype)
+        y = torch.empty_like(wide)
+        y = torch.addcmul(offset[:, :, None, None], scale[:, :, None, None], wide, out=y).to(x.dtype)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.groups = groups
         return y
