@@ -1,0 +1,129 @@
+"""All measurements in one run: `python -m bench`. Prints the tables of docs/speed.md."""
+
+import argparse
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import others, pictures
+from bench.folder import NAMES
+from bench.networks import EAGER, OURS, TITLES, Measured, measure
+from bench.pair import Contender
+
+PARTS = ("command", "start", "networks", "pictures", "training")
+ROUNDS = {"float32": 2, "bfloat16": 4}
+PRECISIONS = tuple(ROUNDS)
+COMPILED = "diffusers-compiled"
+
+
+def prepare(folder: Path, size: str, names: list[str]) -> None:
+    """Make what is made once: the model, and what OpenVINO and PyTorch's compiler keep of it."""
+    if not (folder / "facts.json").is_file():
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "bench.folder", str(folder), size], check=True)
+    if "openvino" in names:
+        arguments = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "bench.contender",
+            "prepare-openvino",
+            "float32",
+            str(folder),
+        ]
+        subprocess.run(arguments, check=True)
+    for precision in PRECISIONS:
+        done = folder / f"compiled-{precision}"
+        if COMPILED not in names or done.exists():
+            continue
+        began = time.perf_counter()
+        contender = Contender(COMPILED, precision, folder)
+        contender.answer()
+        for task in ("unet", "decode"):
+            contender.ask(task)
+        contender.close()
+        done.write_text(f"{time.perf_counter() - began:.0f}")
+
+
+def machine() -> str:
+    """What this machine is, in a line."""
+    from importlib.metadata import version
+
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    flags = Path("/proc/cpuinfo").read_text()
+    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if unit in flags]
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers", "openvino"))
+    kind = f"{len(names)} x {names[0]} ({', '.join(units)}), {platform.system()}"
+    return f"{kind}; Python {platform.python_version()}, {packages}"
+
+
+def verdict(measured: list[Measured]) -> list[str]:
+    """Ours against diffusers' faster eager row, OpenVINO and the machine's limit, in one line each."""
+    lines = ["### sfumato against the others (time over time; less than 1 is faster)", ""]
+    for each in measured:
+        best = each.best_eager()
+        if not each.agrees(OURS):
+            lines.append(f"- {each.task}, {each.precision}: sfumato's output differs; no figure")
+            continue
+        said = [
+            f"{each.rounds.ratio(OURS, name):.2f} of {TITLES[name].split(',')[0]}{told}"
+            for name, told in ((EAGER, " eager"), (best, "'s faster eager"), (COMPILED, " compiled"), ("openvino", ""))
+            if name in each.rounds.answers and each.agrees(name)
+        ]
+        share = each.operations / each.rounds.median(OURS) / each.limit
+        lines.append(
+            f"- {each.task}, {each.precision}: {'; '.join(said)}; {share:.0%} of the {each.limit / 1e9:.0f} GFLOP/s "
+            "that a matrix product reaches"
+        )
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--size", choices=NAMES, default="full", help="small tries the measurements themselves")
+    parser.add_argument("--folder", type=Path, help="where the model is kept; in the temporary folder by default")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--skip", default="", help="contenders to leave out, such as float32:diffusers-compiled")
+    parser.add_argument("--rounds", type=float, default=1.0, help="times the usual number of rounds")
+    chosen = parser.parse_args()
+    folder = chosen.folder or Path(tempfile.gettempdir()) / "sfumato-bench" / chosen.size
+    parts, skipped = chosen.parts.split(","), set(chosen.skip.split(","))
+    names = {
+        precision: [name for name in TITLES if not {name, f"{precision}:{name}"} & skipped] for precision in PRECISIONS
+    }
+    if "networks" in parts:
+        prepare(folder, chosen.size, sorted(set().union(*names.values())))
+    (folder / "outputs").mkdir(exist_ok=True)
+    side = NAMES[chosen.size].side
+    measured: list[Measured] = []
+
+    def networks() -> list[str]:
+        for precision in PRECISIONS:
+            rounds = max(1, round(ROUNDS[precision] * chosen.rounds))
+            measured.extend(measure(folder, precision, names[precision], rounds))
+        return [line for each in measured for line in each.rows()] + verdict(measured)
+
+    run: dict[str, Callable[[], list[str]]] = {
+        "command": others.command,
+        "start": lambda: pictures.starts(folder, side, max(1, round(2 * chosen.rounds))),
+        "networks": networks,
+        "pictures": lambda: pictures.pictures(folder, side),
+        "training": lambda: others.training(folder, max(1, round(5 * chosen.rounds))),
+    }
+    print(machine(), time.strftime("%Y-%m-%d"), sep="; ", end="\n\n", flush=True)
+    for part in PARTS:
+        if part in parts:
+            began = time.perf_counter()
+            print("\n".join(run[part]()), flush=True)
+            print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
