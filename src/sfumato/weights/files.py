@@ -1,8 +1,9 @@
 """A checkpoint as a lazy Mapping[str, Tensor]: one safetensors file, or several behind an index.
 
-Opening reads headers only. Tensors come memory-mapped, one at a time, as they are asked for.
+Opening reads headers only. Tensors are read one at a time, as they are asked for.
 """
 
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -10,49 +11,69 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sfumato.errors import ModelFileError
-from sfumato.weights.header import Header, TensorInfo, read_header
+from sfumato.weights.header import Header, TensorInfo, read_header, state_of
 
 JSON_LIMIT = 16 * 1024 * 1024  # bytes; the longest real one, a tokenizer.json, has about 2 MB
 
 
-class TensorFile(Mapping[str, Tensor]):
-    """The tensors of one or more safetensors files, read when they are asked for.
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F64": torch.float64,
+}
 
-    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files.
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of one or more safetensors files, read into memory when they are asked for.
+
+    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files. Tensors are read
+    and not mapped: pages of a mapping count as memory beside the converted copy, a file that is cut short later would
+    end the process, and one that is written to would change a loaded model.
     """
 
     def __init__(self, headers: list[Header]) -> None:
         self.paths = tuple(header.path for header in headers)
         self.metadata = headers[0].metadata
         self.infos: dict[str, TensorInfo] = {}
-        self._file_of: dict[str, Path] = {}
+        self._header_of: dict[str, Header] = {}
         for header in headers:
             for name, info in header.tensors.items():
                 if name in self.infos:
-                    raise ModelFileError(f"{header.path}: tensor {name!r} is also in {self._file_of[name].name}.")
+                    raise ModelFileError(f"{header.path}: tensor {name!r} is also in {self.path_of(name).name}.")
                 self.infos[name] = info
-                self._file_of[name] = header.path
-        self._open: dict[Path, Any] = {}
+                self._header_of[name] = header
 
     def __getitem__(self, name: str) -> Tensor:
-        path = self._file_of[name]
+        header, info = self._header_of[name], self.infos[name]
+        content = torch.empty(info.end - info.start, dtype=torch.uint8)
         try:
-            if path not in self._open:
-                self._open[path] = safe_open(path, framework="pt", device="cpu")
-            tensor: Tensor = self._open[path].get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{path}: tensor {name!r} cannot be read: {error}") from error
-        if tuple(tensor.shape) != self.infos[name].shape:
-            raise ModelFileError(f"{path}: was changed while it was being read; load it again.")
-        return tensor
+            with header.path.open("rb", buffering=0) as file:
+                if state_of(file.fileno()) != header.state:
+                    raise ModelFileError(f"{header.path}: was changed while it was being read; load it again.")
+                file.seek(header.start + info.start)
+                read_into(file, memoryview(content.numpy().data))
+        except OSError as error:
+            raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
+        return content.view(DTYPES[info.dtype]).view(info.shape)
 
     def path_of(self, name: str) -> Path:
         """Return the file that holds a tensor."""
-        return self._file_of[name]
+        return self._header_of[name].path
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
@@ -62,6 +83,15 @@ class TensorFile(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self.infos
+
+
+def read_into(file: io.FileIO, buffer: memoryview) -> None:
+    """Fill a buffer from a file. Raises OSError if the file ends before."""
+    while buffer:
+        count = file.readinto(buffer)
+        if not count:
+            raise OSError("it ended early")
+        buffer = buffer[count:]
 
 
 def open_file(path: Path | str) -> TensorFile:

@@ -7,6 +7,7 @@ https://github.com/huggingface/safetensors#format
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,11 +77,16 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """The table of a safetensors file: its tensors in the order of their names, and its metadata."""
+    """The table of a safetensors file: its tensors in the order of their names, and its metadata.
+
+    `start` is the byte where the tensors begin; `state` is what shows that the file is still the one that was read.
+    """
 
     path: Path
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
+    start: int
+    state: tuple[int, int, int]
 
 
 def container(path: Path) -> str:
@@ -117,8 +123,8 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
+            state = state_of(file.fileno())
+            size = state[0]
             start = file.read(512)
             if (foreign := describe_foreign(start)) is not None:
                 raise ModelFileError(f"{path}: not a safetensors file but {foreign[0]}; {foreign[1]}.")
@@ -135,7 +141,14 @@ def read_header(path: Path) -> Header:
         raise ModelFileError(f"{path}: names {len(table):,} tensors; at most {TENSOR_LIMIT:,} are read.")
     tensors = {name: read_entry(path, name, entry) for name, entry in table.items()}
     check_ranges(path, tensors, size - 8 - length)
-    return Header(path, MappingProxyType(dict(sorted(tensors.items()))), MappingProxyType(metadata))
+    ordered = MappingProxyType(dict(sorted(tensors.items())))
+    return Header(path, ordered, MappingProxyType(metadata), 8 + length, state)
+
+
+def state_of(descriptor: int) -> tuple[int, int, int]:
+    """Return an open file's size in bytes, time of change in nanoseconds, and number on its disk."""
+    state = os.fstat(descriptor)
+    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def header_length(path: Path, start: bytes, size: int) -> int:

@@ -59,7 +59,7 @@ STRAYS = (
     (re.compile(r".*(logit_scale|attn_mask)"), "CLIP's scale or mask, unused when drawing"),
     (re.compile(r"cond_stage_model\.model\.(transformer\.resblocks\.23\..*|text_projection)"), "OpenCLIP's unused end"),
     (re.compile(r"cond(_stage_model|itioner\.embedders\.0)\.transformer\.text_projection.*"), "an unused projection"),
-    (re.compile(r"cond(_stage_model|itioner\.embedders\.\d)\..*visual.*"), "CLIP's vision tower"),
+    (re.compile(r"cond(_stage_model|itioner\.embedders\.\d)\..*(visual|vision_model)\..*"), "CLIP's vision tower"),
     (re.compile(r"(model\.)?scale_factor|logvar|global_step|lvlb_weights"), "counters and factors of the training"),
     (re.compile(r"(sqrt_.*|.*alphas_cumprod.*|betas|posterior_.*|log_one_minus.*)"), "tables of the noise schedule"),
     (re.compile(r"denoiser\.sigmas"), "tables of the noise schedule"),
