@@ -113,8 +113,6 @@ def prepare_openvino(folder: Path) -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     target = folder / "openvino"
-    if (target / "decode.xml").is_file():
-        return
     given = inputs(folder)
 
     class Unet(torch.nn.Module):
@@ -135,6 +133,8 @@ def prepare_openvino(folder: Path) -> None:
 
     examples = {"unet": (Unet, ("x", "timestep", "context")), "decode": (Decoder, ("latent",))}
     for name, (network, names) in examples.items():
+        if (target / f"{name}.xml").is_file():
+            continue
         example = tuple(given[each] for each in names)
         converted = ov.convert_model(network(), example_input=example, input=[tuple(each.shape) for each in example])
         ov.save_model(converted, target / f"{name}.xml", compress_to_fp16=False)

@@ -32,10 +32,12 @@ ARROWS: dict[str, set[str]] = {
         "generation": "job operations events preview request model metadata images diffusion text",
         "engine": "generation diffusion events weights request images model",
         "replay": "engine generation job events metadata images model",
+        "speed": "operations model diffusion",
         "scenes": "",
         "train": "allocator preview model diffusion weights nn scenes text images",
         "evaluate": "generation operations events scenes request model images",
-        "cli": "text.prompt allocator engine replay operations request events metadata images weights train scenes evaluate",
+        "cli": "allocator engine evaluate events images metadata operations replay request scenes speed text.prompt"
+        " train weights",
         "__main__": "cli",
     }.items()
 }
