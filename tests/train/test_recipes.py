@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import sfumato
 from sfumato.errors import ConfigError, ModelFileError, OutputError
@@ -115,12 +116,22 @@ def test_latents_have_unit_deviation_after_the_exported_scale(world: list[Path])
     data = DataConfig(size=SIZE, pool=6)
     config = TrainConfig(run=RunConfig(output="unused", steps=1, batch=1), data=data, network=model_config)
     task = AutoencoderTask(config)
-    from safetensors.torch import load_file
-
     task.network.load_state_dict(load_file(world[0] / "vae" / "diffusion_pytorch_model.safetensors"))
     with torch.no_grad():
         latents = task.network.encode(task.samples.pictures(range(6))).mean
     assert float((latents * model_config["scaling_factor"]).std()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_training_the_decoder_alone_leaves_the_latents_and_their_scale_as_they_were(
+    world: list[Path], tmp_path: Path
+) -> None:
+    start = f'[start]\nautoencoder = "{world[0]}"\n'
+    export = trained(tmp_path, "autoencoder", "", "pool = 6\nseed = 9\n", "[loss]\ndecoder_only = true\n", start)
+    before, after = (load_file(f / "vae" / "diffusion_pytorch_model.safetensors") for f in (world[0], export))
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"decoder", "post_quant_conv"}
+    scales = [json.loads((f / "vae" / "config.json").read_text())["scaling_factor"] for f in (world[0], export)]
+    assert scales[0] == scales[1]
 
 
 def test_what_the_world_alone_can_teach_is_refused_for_a_folder(tmp_path: Path) -> None:
@@ -135,6 +146,8 @@ def test_what_the_world_alone_can_teach_is_refused_for_a_folder(tmp_path: Path) 
         trained(tmp_path, "unet", UNET, "")
     with pytest.raises(ConfigError, match=r"start\.autoencoder must name a folder"):
         trained(tmp_path, "unet", UNET, "pool = 2\n")
+    with pytest.raises(ConfigError, match=r"loss\.decoder_only needs start\.autoencoder"):
+        trained(tmp_path, "autoencoder", AUTOENCODER, "pool = 2\n", "[loss]\ndecoder_only = true\n")
     with pytest.raises(ConfigError, match=r"run\.precision is float32 or bf16, found 'fp8'"):
         trained(tmp_path, "autoencoder", AUTOENCODER, "pool = 2\n", precision="fp8")
     with pytest.raises(ConfigError, match="unknown key 'squarred'; did you mean 'squared'"):

@@ -3,19 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sfumato.errors import ConfigError
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
 from sfumato.preview import fit_factors
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import open_samples, shown
 from sfumato.train.device import autocast, channels_last, pick_device
+from sfumato.train.parts import read_part, start_folder, write_part
 from sfumato.train.plan import generator, sample_indices, seeded
 from sfumato.train.sheet import contact_sheet
 
@@ -42,6 +42,7 @@ class AutoencoderLoss:
     anchor: float = 0.0
     noise: float = 0.0
     crop: int = 0  # side of the square that each picture is cut to, 0 for none; of two random squares the busier
+    decoder_only: bool = False  # of `start.autoencoder`: latents, and so every UNet that knows them, stay as they are
 
 
 class AutoencoderTask:
@@ -52,9 +53,22 @@ class AutoencoderTask:
         self.weights = build(AutoencoderLoss, config.loss, "loss")
         self.device = pick_device(config.run)
         self.samples = open_samples(config.data)
-        with seeded(config.run.seed):
-            network = Autoencoder(AutoencoderConfig.from_json(config.network))
-        self.network = channels_last(network.to(self.device))
+        self.network = channels_last(self._network().to(self.device))
+        if self.weights.decoder_only:
+            for part in (self.network.encoder, self.network.quant_conv):
+                if part is not None:
+                    part.requires_grad_(False)
+
+    def _network(self) -> Autoencoder:
+        if "autoencoder" in self.config.start:
+            if self.config.network:
+                raise ConfigError("A run that starts from an autoencoder takes its [network] from there; leave it out.")
+            folder = start_folder(self.config, "autoencoder") / "vae"
+            return read_part(folder, Autoencoder, AutoencoderConfig.from_json)
+        if self.weights.decoder_only:
+            raise ConfigError("loss.decoder_only needs start.autoencoder: the encoder that stays as it is.")
+        with seeded(self.config.run.seed):
+            return Autoencoder(AutoencoderConfig.from_json(self.config.network))
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -68,7 +82,8 @@ class AutoencoderTask:
             pixels = busier_crops(pixels, self.weights.crop, generator(seed, step, microbatch, CROP))
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
         with autocast(self.config.run, self.device):
-            posterior = self.network.encode(pixels)
+            with torch.set_grad_enabled(not self.weights.decoder_only):
+                posterior = self.network.encode(pixels)
             mean, std = posterior.mean.float(), posterior.std.float()
             drawn = torch.randn(mean.shape, generator=generator(seed, step, microbatch, POSTERIOR_NOISE))
             added = torch.randn(mean.shape, generator=generator(seed, step, microbatch, LATENT_NOISE))
@@ -103,7 +118,8 @@ class AutoencoderTask:
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """Writes `vae/` as diffusers has it, with the measured scale of the latents as its scaling factor, and
+        """Writes `vae/` as diffusers has it, the measured scale of the latents as its scaling factor (that of
+        the start, where only the decoder was trained), and
         `preview.json`, the factors that turn a scaled latent into a rough picture.
         """
         measured = range(min(STATISTICS_COUNT, self.samples.length or STATISTICS_COUNT))
@@ -112,17 +128,13 @@ class AutoencoderTask:
             pixels = self.samples.pictures(measured[at : at + CHUNK])
             latents.append(self.network.encode(pixels.to(self.device)).mean.cpu())
             colours.append(F.avg_pool2d(pixels, self.network.config.stride))
-        scale = 1 / float(torch.cat(latents).std())
+        measured_scale = round(1 / float(torch.cat(latents).std()), 5)
+        scale = self.network.config.scaling_factor if self.weights.decoder_only else measured_scale
         factors = fit_factors(torch.cat(latents) * scale, torch.cat(colours))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "preview.json").write_text(json.dumps([[round(value, 4) for value in row] for row in factors]) + "\n")
-        target = folder / "vae"
-        target.mkdir(parents=True, exist_ok=True)
-        described: dict[str, Any] = {**self.network.config.to_json(), "scaling_factor": round(scale, 5)}
-        described["sample_size"] = self.config.data.size
-        (target / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-        tensors = {key: value.contiguous().cpu() for key, value in self.network.state_dict().items()}
-        save_file(tensors, target / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        described = {**self.network.config.to_json(), "scaling_factor": scale, "sample_size": self.config.data.size}
+        write_part(self.network, described, folder / "vae", "diffusion_pytorch_model")
 
 
 def _channels_last(gradient: Tensor) -> Tensor:

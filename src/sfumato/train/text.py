@@ -1,13 +1,11 @@
 """Training a text encoder: to tell what a caption claims (the drawn world), and to match captions with pictures."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
@@ -19,6 +17,7 @@ from sfumato.text.vocabulary import train_vocabulary
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import World, open_samples
 from sfumato.train.device import autocast, pick_device
+from sfumato.train.parts import write_part
 from sfumato.train.plan import generator, sample_indices, seeded
 
 READOUT = 1  # purpose of the keyed generator that picks the place a claim is read from
@@ -167,11 +166,7 @@ class TextTask:
 
     def export(self, folder: Path) -> None:
         """Writes `text_encoder/` and `tokenizer/` as diffusers has them."""
-        target = folder / "text_encoder"
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "config.json").write_text(json.dumps(self.encoder.config.to_json(), indent=2) + "\n")
-        tensors = {key: value.contiguous().cpu() for key, value in self.encoder.state_dict().items()}
-        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+        write_part(self.encoder, self.encoder.config.to_json(), folder / "text_encoder", "model")
         self.tokenizer.save(folder / "tokenizer")
 
     def _tokenizer(self, size: int) -> Tokenizer:

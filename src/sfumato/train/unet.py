@@ -1,14 +1,14 @@
 """Training a UNet to denoise latents under words: Stable Diffusion's loop."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sfumato.diffusion.denoiser import PREDICTIONS, denoiser, network_input, target
@@ -27,9 +27,13 @@ from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import World, open_samples, shown
 from sfumato.train.device import autocast, channels_last, pick_device
 from sfumato.train.latents import cached_latents
+from sfumato.train.parts import read_part, start_folder, write_part
 from sfumato.train.plan import generator, sample_indices, seeded
 from sfumato.train.sheet import contact_sheet
 from sfumato.train.text import tokenize
+
+N = TypeVar("N", bound=nn.Module)
+C = TypeVar("C")
 
 POSTERIOR, NOISE, TIMESTEP, DROPOUT = 1, 2, 3, 4  # purposes of the keyed generators
 SHEET_SHAPE, SHEET_STEPS, SHEET_GUIDANCE = (2, 8), 20, 3.0
@@ -99,9 +103,9 @@ class UNetTask:
             raise ConfigError("data.pool must be set: a UNet is trained on latents that are encoded once.")
         if self.weights.layout and not isinstance(self.samples, World):
             raise ConfigError("loss.layout needs data.source = 'world'; for a folder leave it at 0.")
-        self.autoencoder = self._frozen(Autoencoder, AutoencoderConfig, "autoencoder", "vae")
-        self.encoder = self._frozen(TextEncoder, TextEncoderConfig, "text", "text_encoder")
-        self.tokenizer = Tokenizer.from_folder(self._start("text") / "tokenizer")
+        self.autoencoder = self._frozen("autoencoder", "vae", Autoencoder, AutoencoderConfig.from_json)
+        self.encoder = self._frozen("text", "text_encoder", TextEncoder, TextEncoderConfig.from_json)
+        self.tokenizer = Tokenizer.from_folder(start_folder(config, "text") / "tokenizer")
         self.schedule = from_scheduler_config(SCHEDULER)
         self._build()
         self._gather()
@@ -111,7 +115,9 @@ class UNetTask:
             network = UNet(UNetConfig.from_json(self.config.network))
             head = LayoutHead(network.config.block_out_channels[0])
         if "unet" in self.config.start:
-            network.load_state_dict(load_file(self._start("unet") / "unet" / "diffusion_pytorch_model.safetensors"))
+            network = read_part(start_folder(self.config, "unet") / "unet", UNet, UNetConfig.from_json)
+            if self.config.network:
+                raise ConfigError("A run that starts from a UNet takes its [network] from there; leave it out.")
         self.network = channels_last(network.to(self.device))
         self.head = head.to(self.device)
         self.features: Tensor | None = None
@@ -219,37 +225,23 @@ class UNetTask:
         for step in euler(guide_doubled(denoise, SHEET_GUIDANCE), x, sigmas, lambda index: start):
             x = step.x
         pixels = self.autoencoder.decode(x / self.autoencoder.config.scaling_factor)
-        return contact_sheet(list(pixels.unflatten(0, SHEET_SHAPE)))
+        return contact_sheet(list(pixels.reshape(*SHEET_SHAPE, *pixels.shape[1:])))
 
     def export(self, folder: Path) -> None:
         """Writes `unet/` and `scheduler/` as diffusers has them."""
-        write_unet(self.network, folder / "unet", self.config.data.size // self.autoencoder.config.stride)
+        described = {
+            **self.network.config.to_json(),
+            "sample_size": self.config.data.size // self.autoencoder.config.stride,
+        }
+        write_part(self.network, described, folder / "unet", "diffusion_pytorch_model")
         target_folder = folder / "scheduler"
         target_folder.mkdir(parents=True, exist_ok=True)
-        described = {**SCHEDULER, "prediction_type": self.weights.prediction}
-        (target_folder / "scheduler_config.json").write_text(json.dumps(described, indent=2) + "\n")
+        scheduler = {**SCHEDULER, "prediction_type": self.weights.prediction}
+        (target_folder / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
 
-    def _start(self, name: str) -> Path:
-        if name not in self.config.start:
-            raise ConfigError(f"start.{name} must name a folder that holds the trained part.")
-        return Path(self.config.start[name])
-
-    def _frozen(self, kind: Any, config: Any, name: str, part: str) -> Any:
-        """A trained part from its diffusers folder, frozen."""
-        folder = self._start(name) / part
-        try:
-            network = kind(config.from_json(json.loads((folder / "config.json").read_text())))
-            weights = next(folder.glob("*.safetensors"))
-        except (OSError, StopIteration) as error:
-            raise ConfigError(f"start.{name}: {folder} holds no trained part ({error!r}).") from error
-        network.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-        return channels_last(network.to(self.device).requires_grad_(False).eval())
-
-
-def write_unet(network: UNet, folder: Path, sample_size: int) -> None:
-    """Config and float32 weights of a UNet in a folder, as diffusers has them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    described = {**network.config.to_json(), "sample_size": sample_size}
-    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    def _frozen(
+        self, name: str, part: str, network: Callable[[C], N], described: Callable[[Mapping[str, Any]], C]
+    ) -> N:
+        """A trained part from the folder that `start.NAME` names, frozen."""
+        trained = read_part(start_folder(self.config, name) / part, network, described)
+        return channels_last(trained.to(self.device).requires_grad_(False).eval())
