@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# how fast examples are made depends on who else uses the cores, not on what is tested
+settings.register_profile("sfumato", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sfumato")
 
 
 def declare_torchvision_operators() -> torch.library.Library | None:

@@ -3,10 +3,10 @@
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -82,19 +82,11 @@ def test_no_metadata_leaves_nothing_in_the_file(sfumato: Run, model: Path, here:
 
 
 def test_ctrl_c_keeps_what_is_finished_and_exits_with_130(model: Path, here: Path, environment: dict[str, str]) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "sfumato",
-        "txt2img",
-        "a tree",
-        "-m",
-        str(model),
-        "--count",
-        "2000",
-        "--steps",
-        "5",
-    ]
+    # a test run in the background is deaf to Ctrl-C, and its children too: the first line makes them hear again
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}\nfrom sfumato.cli import main\nmain()"
+    words = ["txt2img", "a tree", "-m", str(model), "--count", "2000", "--steps", "5"]
+    command = [sys.executable, "-c", code, *words]
     running = subprocess.Popen(
         command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -179,13 +171,12 @@ def test_a_broken_pipe_is_no_traceback(model: Path, here: Path, environment: dic
     assert done.stderr == ""
 
 
-def test_help_answers_at_once(sfumato: Run) -> None:
-    """The promise is 0.3 s on an idle machine; here others compete for the cores, so the best of several counts."""
+def test_help_takes_less_than_three_tenths_of_a_second_of_computing(sfumato: Run) -> None:
+    """Computing, not waiting: others may have the cores meanwhile. The least of several counts."""
     seconds = []
-    for _ in range(8):
-        started = time.perf_counter()
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert sfumato("--help").returncode == 0
-        seconds.append(time.perf_counter() - started)
-        if min(seconds) < 0.3:
-            break
-    assert min(seconds) < 1.0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.3
