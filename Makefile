@@ -35,13 +35,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 # Trains what src/sfumato/embedded holds, from nothing: hours on two cores, minutes on a GPU. Interrupt and repeat at will.
-PARTS := autoencoder text unet
 embedded: $(VENV)/.run
 	$(BIN)/sfumato train reader configs/embedded/reader.toml --resume
 	cp runs/reader/export/reader.safetensors src/sfumato/embedded/reader.safetensors
-	for part in $(PARTS); do $(BIN)/sfumato train $$part configs/embedded/$$part.toml --resume || exit 1; done
-	$(BIN)/sfumato models assemble $(PARTS:%=runs/embedded/%/export) --output src/sfumato/embedded/drawn-world \
-		--title "the drawn world" --size 128 --steps 20 --guidance 3 --overwrite
+	$(BIN)/sfumato train autoencoder configs/embedded/autoencoder.toml --resume
+	$(BIN)/sfumato train text configs/embedded/text.toml --resume
+	$(BIN)/sfumato train unet configs/embedded/unet.toml --resume
+	$(BIN)/sfumato train autoencoder configs/embedded/decoder.toml --resume
+	$(BIN)/sfumato models assemble runs/embedded/decoder/export runs/embedded/text/export runs/embedded/unet/export \
+		--output src/sfumato/embedded/drawn-world --title "the drawn world" --size 128 --steps 20 --guidance 2.5 --overwrite
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
