@@ -165,14 +165,14 @@ def test_a_weight_that_cannot_be_is_refused(prompt: str, found: str) -> None:
     ["(", ")", "[", "]", "\\", ":", " ", ": ", ":1", ":1 ", "1", ".", "BREAK ", "(a)b ", "(a:1.1)", "([", "\\(", "(:"],
 )
 @pytest.mark.parametrize("tail", ["", "a" + ")" * 50_000])
-def test_100000_characters_are_parsed_in_half_a_second(piece: str, tail: str) -> None:
+def test_parsing_100000_characters_is_linear(piece: str, tail: str) -> None:
     text = piece * ((100_000 - len(tail)) // len(piece)) + tail
     start = time.process_time()
     try:
         parse_a1111(text)
     except PromptError as error:
         assert "weight" in str(error)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 5  # 0.2 s on an idle core; what is quadratic takes minutes
 
 
 def test_brackets_nested_50000_deep_are_no_recursion() -> None:
