@@ -1,6 +1,7 @@
 """All measurements in one run: `python -m bench`. Prints the tables of docs/speed.md."""
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import others, pictures
+from bench.clock import ON_CPU
 from bench.folder import NAMES
 from bench.networks import EAGER, OURS, TITLES, Measured, measure
 from bench.pair import Contender
@@ -20,11 +22,11 @@ PRECISIONS = tuple(ROUNDS)
 COMPILED = "diffusers-compiled"
 
 
-def prepare(folder: Path, size: str, names: list[str]) -> None:
+def prepare(folder: Path, size: str, names: dict[str, list[str]]) -> None:
     """Make what is made once: the model, and what OpenVINO and PyTorch's compiler keep of it."""
     if not (folder / "facts.json").is_file():
         subprocess.run([sys.executable, "-W", "ignore", "-m", "bench.folder", str(folder), size], check=True)
-    if "openvino" in names:
+    if any("openvino" in each for each in names.values()):
         arguments = [
             sys.executable,
             "-W",
@@ -38,7 +40,7 @@ def prepare(folder: Path, size: str, names: list[str]) -> None:
         subprocess.run(arguments, check=True)
     for precision in PRECISIONS:
         done = folder / f"compiled-{precision}"
-        if COMPILED not in names or done.exists():
+        if COMPILED not in names[precision] or done.exists():
             continue
         began = time.perf_counter()
         contender = Contender(COMPILED, precision, folder)
@@ -99,7 +101,7 @@ def main() -> None:
         precision: [name for name in TITLES if not {name, f"{precision}:{name}"} & skipped] for precision in PRECISIONS
     }
     if "networks" in parts:
-        prepare(folder, chosen.size, sorted(set().union(*names.values())))
+        prepare(folder, chosen.size, names)
     (folder / "outputs").mkdir(exist_ok=True)
     side = NAMES[chosen.size].side
     measured: list[Measured] = []
@@ -117,7 +119,9 @@ def main() -> None:
         "pictures": lambda: pictures.pictures(folder, side),
         "training": lambda: others.training(folder, max(1, round(5 * chosen.rounds))),
     }
-    print(machine(), time.strftime("%Y-%m-%d"), sep="; ", end="\n\n", flush=True)
+    clock = "processor time" if ON_CPU else "wall time"
+    used = f"{os.environ.get('OMP_NUM_THREADS') or len(os.sched_getaffinity(0))} thread(s)"
+    print("; ".join((machine(), used, clock, time.strftime("%Y-%m-%d"))), end="\n\n", flush=True)
     for part in PARTS:
         if part in parts:
             began = time.perf_counter()

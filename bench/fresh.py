@@ -9,11 +9,11 @@ import argparse
 import json
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
-BEGAN = float(os.environ.get("BENCH_BEGAN", "nan"))  # CLOCK_MONOTONIC when the parent started this process
+from bench.clock import since_start
+
 PROMPT = "a photograph of an astronaut riding a horse"
 SEED = 42
 GUIDANCE = 7.5
@@ -28,7 +28,7 @@ class Clock:
 
     def note(self, what: str) -> None:
         """Something has happened; the first time counts."""
-        self.noted.setdefault(what, time.clock_gettime(time.CLOCK_MONOTONIC) - BEGAN)
+        self.noted.setdefault(what, since_start())
         if what == self.stop_at:
             self.tell()
             os._exit(0)
@@ -67,7 +67,7 @@ def ours(chosen: argparse.Namespace, clock: Clock) -> Any:
     for event in sfumato.stream(model, torch_free, metadata=False):
         if isinstance(event, sfumato.Progress):
             clock.note("first step done")
-            clock.noted["last step done"] = time.clock_gettime(time.CLOCK_MONOTONIC) - BEGAN
+            clock.noted["last step done"] = since_start()
         elif isinstance(event, sfumato.Finished):
             picture = event.picture
     return picture
@@ -93,7 +93,7 @@ def diffusers(chosen: argparse.Namespace, clock: Clock) -> Any:
 
     def stepped(pipeline: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
         clock.note("first step done")
-        clock.noted["last step done"] = time.clock_gettime(time.CLOCK_MONOTONIC) - BEGAN
+        clock.noted["last step done"] = since_start()
         return given
 
     pipeline.set_progress_bar_config(disable=True)
