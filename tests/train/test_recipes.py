@@ -111,6 +111,18 @@ def test_a_folder_of_pictures_trains_all_three(tmp_path: Path) -> None:
         assert all(math.isfinite(json.loads(line)["loss"]) for line in lines)
 
 
+def test_a_unet_is_trained_further_from_where_another_run_left_it(world: list[Path], tmp_path: Path) -> None:
+    start = f'[start]\nautoencoder = "{world[0]}"\ntext = "{world[1]}"\nunet = "{world[2]}"\n'
+    export = trained(tmp_path, "unet", "", "pool = 6\n", "[optimizer]\nrate = 1e-9\nweight_decay = 0\n", start)
+    before, after = (load_file(f / "unet" / "diffusion_pytorch_model.safetensors") for f in (world[2], export))
+    for name, weights in before.items():
+        torch.testing.assert_close(after[name], weights, atol=1e-6, rtol=0)
+    again = tmp_path / "again"
+    again.mkdir()
+    with pytest.raises(ConfigError, match="leave it out"):
+        trained(again, "unet", UNET, "pool = 6\n", "", start)
+
+
 def test_latents_have_unit_deviation_after_the_exported_scale(world: list[Path]) -> None:
     model_config = json.loads((world[0] / "vae" / "config.json").read_text())
     data = DataConfig(size=SIZE, pool=6)

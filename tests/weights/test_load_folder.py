@@ -183,18 +183,34 @@ def test_weights_too_large_for_the_precision_asked_for_are_an_error(pipelines: P
     assert load(folder, dtype=torch.bfloat16).dtype is torch.bfloat16
 
 
-def test_convolutions_have_their_channels_innermost_and_nothing_can_be_trained_by_accident(
-    pipelines: Pipelines,
-) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_that_are_copied_have_their_channels_innermost(pipelines: Pipelines, dtype: torch.dtype) -> None:
+    model = load(pipelines("sd1")[1], dtype=dtype)
+    innermost = {"memory_format": torch.channels_last}
+    assert model.autoencoder.decoder.conv_in.weight.is_contiguous(**innermost)
+    assert model.unet.conv_in.weight.is_contiguous(**innermost) == (dtype is torch.bfloat16)
+
+
+def test_nothing_can_be_trained_by_accident(pipelines: Pipelines) -> None:
     model = load(pipelines("sd1")[1])
-    for network in (model.unet, model.autoencoder):
-        assert (
-            network.conv_in.weight.is_contiguous(memory_format=torch.channels_last) if network is model.unet else True
-        )
-    assert model.autoencoder.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     for network in (model.unet, model.autoencoder, *model.text.encoders):
         assert not network.training
         assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_weights_used_as_the_file_has_them_are_written_to_without_writing_to_the_file(
+    pipelines: Pipelines, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(pipelines("sd1")[1], tmp_path / "model")
+    before = (folder / UNET).read_bytes()
+    model = load(folder)
+    weight = model.unet.time_embedding.linear_1.weight
+    kept = weight.clone()
+    weight.zero_()
+    assert (folder / UNET).read_bytes() == before
+    assert torch.equal(load(folder).unet.time_embedding.linear_1.weight, kept)
+    shutil.rmtree(folder)
+    assert model.text.encoders[0].state_dict() and not weight.any()
 
 
 Break = Callable[[Path], None]

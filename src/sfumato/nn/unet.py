@@ -192,7 +192,7 @@ class UNet(nn.Module):
         """
         call: Call = recomputed if self.gradient_checkpointing and torch.is_grad_enabled() else direct
         embedding = F.silu(self.embed(timestep, x.dtype, pooled, size))
-        x = self.conv_in(x)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # which all that follows keeps
         skips = [x]
         for level in self.down_blocks:
             maps = level(x, embedding, context, call)

@@ -111,13 +111,15 @@ class UNetTask:
         self._gather()
 
     def _build(self) -> None:
+        continued = "unet" in self.config.start
+        if continued and self.config.network:
+            raise ConfigError("A run that starts from a UNet takes its [network] from there; leave it out.")
         with seeded(self.config.run.seed):
-            network = UNet(UNetConfig.from_json(self.config.network))
+            if continued:
+                network = read_part(start_folder(self.config, "unet") / "unet", UNet, UNetConfig.from_json)
+            else:
+                network = UNet(UNetConfig.from_json(self.config.network))
             head = LayoutHead(network.config.block_out_channels[0])
-        if "unet" in self.config.start:
-            network = read_part(start_folder(self.config, "unet") / "unet", UNet, UNetConfig.from_json)
-            if self.config.network:
-                raise ConfigError("A run that starts from a UNet takes its [network] from there; leave it out.")
         self.network = channels_last(network.to(self.device))
         self.head = head.to(self.device)
         self.features: Tensor | None = None

@@ -4,7 +4,8 @@ The network is built on the meta device, where it has names and shapes only. The
 a weight is read; each weight is checked as it is read; then all are assigned at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,20 +15,28 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sfumato.errors import WeightsError
-from sfumato.weights.files import TensorFile, check_finite, is_finite
+from sfumato.weights.arena import reserve
+from sfumato.weights.files import DTYPES, TensorFile, check_finite, is_finite
 from sfumato.weights.header import FLOATING
-from sfumato.weights.naming import Naming, their_shapes
+from sfumato.weights.naming import Naming, Rule, their_shapes
 from sfumato.weights.recognise import Shapes, recognise
 
 M = TypeVar("M", bound=nn.Module)
 
+PIECE = 1 << 16  # numbers converted at a time
+
 
 @dataclass(frozen=True)
 class Placement:
-    """Where weights go: a device, and a precision (None: as the file has them)."""
+    """Where weights go: a device, and a precision (None: as the file has them).
+
+    `innermost`: convolutions have their channels innermost, also where that alone is a reason to copy them. It makes a
+    UNet's step 2 % faster in float32 and 4 % in bfloat16, an autoencoder's decoding 10 %.
+    """
 
     device: torch.device
     dtype: torch.dtype | None
+    innermost: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,18 +120,75 @@ def fill(part: Part, tensors: TensorFile, placement: Placement) -> None:
     Raises ModelFileError for a weight that cannot be read or is not finite; the network is then left without any.
     """
     state: dict[str, torch.Tensor] = {}
+    converted: list[Rule] = []
     for rule in part.naming:
-        tensor = tensors[rule.theirs]
+        if not stays(rule, tensors, placement):
+            converted.append(rule)
+            continue
+        tensor = tensors.map(rule.theirs)
+        check_finite(rule.theirs, tensor, tensors.path_of(rule.theirs))
+        state.update(zip(rule.ours, rule.read(tensor), strict=True))
+    empty = part.network.state_dict()
+    wanted = {
+        name: (empty[name].shape, placement.dtype or DTYPES[tensors.infos[rule.theirs].dtype])
+        for rule in converted
+        for name in rule.ours
+    }
+    state.update(zip(wanted, reserve(wanted.values(), placement.device), strict=True))
+    for rule, tensor in read_ahead(converted, tensors):
         for name, value in zip(rule.ours, rule.read(tensor), strict=True):
-            placed = value.to(placement.device, placement.dtype or value.dtype)
-            # The sum of float32 is several times faster than that of the float16 it was made from.
-            if not is_finite(placed):
+            convert(value, state[name])
+            if not is_finite(state[name]):
                 path = tensors.path_of(rule.theirs)
                 check_finite(rule.theirs, tensor, path)
                 raise WeightsError(
-                    f"{path}: {rule.theirs!r} of the {part.name} is too large for {placed.dtype}; "
+                    f"{path}: {rule.theirs!r} of the {part.name} is too large for {state[name].dtype}; "
                     "use bfloat16 or float32."
                 )
-            state[name] = placed
     part.network.load_state_dict(state, strict=True, assign=True)
     part.network.requires_grad_(False).eval()
+
+
+def stays(rule: Rule, tensors: TensorFile, placement: Placement) -> bool:
+    """Say whether a weight is used where it lies in the file's pages, which takes no time and no memory of its own.
+
+    A convolution is copied, to have its channels innermost, where it gains more than the copy costs.
+    """
+    info = tensors.infos[rule.theirs]
+    dtype = DTYPES[info.dtype]
+    if placement.device.type != "cpu" or placement.dtype not in (None, dtype) or rule.kind == "transposed":
+        return False
+    return len(info.shape) != 4 or rule.kind == "matrix" or not (placement.innermost or dtype.itemsize < 4)
+
+
+def convert(value: torch.Tensor, placed: torch.Tensor) -> None:
+    """Copy numbers into memory of another type or layout."""
+    if (value.dtype, placed.dtype) != (torch.float16, torch.bfloat16):
+        placed.copy_(value)
+        return
+    # PyTorch takes these one by one; by way of float32, in pieces that stay in the processor's caches, it is faster.
+    rows = max(1, PIECE // value[0].numel())
+    for first in range(0, len(value), rows):
+        piece = slice(first, first + rows)
+        placed[piece] = value[piece].float().to(placed.dtype)
+
+
+def read_ahead(naming: Sequence[Rule], tensors: TensorFile) -> Iterator[tuple[Rule, torch.Tensor]]:
+    """Yield each rule with the tensor of theirs, which is valid until the next is asked for: that is read meanwhile."""
+    infos = [tensors.infos[rule.theirs] for rule in naming]
+    largest = max((info.end - info.start for info in infos), default=0)
+    scratch = [torch.empty(largest, dtype=torch.uint8) for _ in range(2)]  # touched once, used again and again
+
+    def read(number: int) -> torch.Tensor:
+        info = infos[number]
+        tensor = scratch[number % 2][: info.end - info.start].view(DTYPES[info.dtype]).view(info.shape)
+        tensors.read_into(naming[number].theirs, tensor)
+        return tensor
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = [reader.submit(read, 0)] if naming else []
+        for number, rule in enumerate(naming):
+            tensor = coming.pop().result()
+            if number + 1 < len(naming):
+                coming.append(reader.submit(read, number + 1))
+            yield rule, tensor

@@ -6,7 +6,9 @@ Opening reads headers only. Tensors are read one at a time, as they are asked fo
 import io
 import json
 import math
+import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,7 @@ DTYPES = {
 class TensorFile(Mapping[str, Tensor]):
     """The tensors of one or more safetensors files, read into memory when they are asked for.
 
-    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files. Tensors are read
-    and not mapped: pages of a mapping count as memory beside the converted copy, a file that is cut short later would
-    end the process, and one that is written to would change a loaded model.
+    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files.
     """
 
     def __init__(self, headers: list[Header]) -> None:
@@ -51,6 +51,7 @@ class TensorFile(Mapping[str, Tensor]):
         self.metadata = headers[0].metadata
         self.infos: dict[str, TensorInfo] = {}
         self._header_of: dict[str, Header] = {}
+        self._mappings: dict[Path, mmap.mmap] = {}
         for header in headers:
             for name, info in header.tensors.items():
                 if name in self.infos:
@@ -59,17 +60,43 @@ class TensorFile(Mapping[str, Tensor]):
                 self._header_of[name] = header
 
     def __getitem__(self, name: str) -> Tensor:
+        info = self.infos[name]
+        tensor = torch.empty(info.shape, dtype=DTYPES[info.dtype])
+        self.read_into(name, tensor)
+        return tensor
+
+    def read_into(self, name: str, tensor: Tensor) -> None:
+        """Fill a dense CPU tensor of as many bytes from the file. Raises ModelFileError where that cannot be done."""
         header, info = self._header_of[name], self.infos[name]
-        content = torch.empty(info.end - info.start, dtype=torch.uint8)
+        with self._unchanged(header) as file:
+            file.seek(header.start + info.start)
+            fill_buffer(file, memoryview(tensor.view(-1).view(torch.uint8).numpy().data))
+
+    def map(self, name: str) -> Tensor:
+        """Return a tensor that lies in the file's pages in memory: nothing is copied until it is written to.
+
+        It is for weights that are used as the file has them. The file must stay as it is while they are in use.
+        """
+        header, info = self._header_of[name], self.infos[name]
+        if header.path not in self._mappings:
+            with self._unchanged(header) as file:
+                self._mappings[header.path] = mmap.mmap(file.fileno(), header.state[0], access=mmap.ACCESS_COPY)
+        room, shape = self._mappings[header.path], info.shape
+        dtype, start = DTYPES[info.dtype], header.start + info.start
+        if start % dtype.itemsize or not math.prod(shape):
+            return self[name]
+        return torch.frombuffer(room, dtype=dtype, count=math.prod(shape), offset=start).view(shape)
+
+    @contextmanager
+    def _unchanged(self, header: Header) -> Iterator[io.FileIO]:
+        """Open a file, if it still is the one whose header was read."""
         try:
             with header.path.open("rb", buffering=0) as file:
                 if state_of(file.fileno()) != header.state:
                     raise ModelFileError(f"{header.path}: was changed while it was being read; load it again.")
-                file.seek(header.start + info.start)
-                read_into(file, memoryview(content.numpy().data))
+                yield file
         except OSError as error:
             raise ModelFileError(f"{header.path}: cannot be read: {error.strerror or error}") from error
-        return content.view(DTYPES[info.dtype]).view(info.shape)
 
     def path_of(self, name: str) -> Path:
         """Return the file that holds a tensor."""
@@ -85,7 +112,7 @@ class TensorFile(Mapping[str, Tensor]):
         return name in self.infos
 
 
-def read_into(file: io.FileIO, buffer: memoryview) -> None:
+def fill_buffer(file: io.FileIO, buffer: memoryview) -> None:
     """Fill a buffer from a file. Raises OSError if the file ends before."""
     while buffer:
         count = file.readinto(buffer)
@@ -169,8 +196,7 @@ def is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
     values = countable(tensor)
-    total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32)).item()
-    return math.isfinite(total) or bool(torch.isfinite(values).all())
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
 
 
 def check_finite(name: str, tensor: Tensor, path: Path) -> None:

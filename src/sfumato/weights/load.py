@@ -115,10 +115,7 @@ def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | N
     shy = autoencoder_dtype(opened.family, autoencoder, dtype)
     for component in (opened.unet, *opened.text):
         fill(component.part, component.tensors, Placement(device, dtype))
-    fill(opened.autoencoder.part, opened.autoencoder.tensors, Placement(device, shy))
-    # Convolutions run faster with their channels innermost, on CPUs and GPUs alike.
-    unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fill(opened.autoencoder.part, opened.autoencoder.tensors, Placement(device, shy, innermost=True))
     return Model(
         name=name,
         source=opened.path,
