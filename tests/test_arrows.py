@@ -25,8 +25,8 @@ ARROWS: dict[str, set[str]] = {
         "diffusion": "",
         "text": "nn diffusion.denoiser",
         # what a family is and how weights are hashed lies below the model; how a model is read and written, above it
-        "model": "nn text diffusion weights.families weights.hashing",
-        "weights": "nn text diffusion model",
+        "model": "nn text diffusion request weights.families weights.hashing",
+        "weights": "nn text diffusion model request",
         "operations": "model nn diffusion text images request",
         "job": "operations request model nn metadata images diffusion",
         "generation": "job operations events preview request model metadata images diffusion text",
@@ -34,7 +34,8 @@ ARROWS: dict[str, set[str]] = {
         "replay": "engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
-        "train": "allocator preview model diffusion weights nn scenes text images",
+        # a recipe that draws, for pictures of a class or a mask, does it as every face does
+        "train": "allocator preview model diffusion weights nn scenes text images generation operations request",
         "evaluate": "generation operations events scenes request model images",
         "cli": "allocator engine evaluate events images metadata operations replay request scenes speed text.prompt"
         " train weights",

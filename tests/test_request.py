@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.errors import PromptError, RequestError
-from sfumato.request import SEED_LIMIT, Request
+from sfumato.request import SEED_LIMIT, Lora, Request
 
 OUT_OF_RANGE = [
     *[("seed", value) for value in (-1, SEED_LIMIT, 1.0, "1", True)],
@@ -35,6 +35,7 @@ OUT_OF_RANGE = [
     *[("strict", value) for value in (1, None)],
     *[("sampler", value) for value in ("", 3)],
     *[("model", value) for value in ("", "a\0b")],
+    *[("loras", value) for value in ("a.safetensors", 3)],
 ]
 
 
@@ -94,6 +95,8 @@ def test_a_text_that_is_no_request_is_refused(text: str) -> None:
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 units = st.floats(0, 1)
+weights = st.floats(-10, 10)
+loras = st.lists(st.builds(Lora, st.sampled_from(["a", "b.safetensors", "org/name"]), weights, weights), max_size=3)
 requests = st.builds(
     Request,
     prompt=texts | st.lists(texts, min_size=1, max_size=3),
@@ -110,6 +113,7 @@ requests = st.builds(
     mask=st.just("m.png"),
     mask_blur=st.none() | st.floats(0, 256),
     noise=st.sampled_from(["keyed", "sequential", "philox"]),
+    loras=loras,
 )
 
 
@@ -124,6 +128,41 @@ def test_a_request_can_be_hashed_and_its_defaults_are_left_out_of_json(request: 
     assert hash(request) == hash(Request.from_json(request.to_json()))
     assert None not in request.to_dict().values()
     assert set(request.to_dict()) <= {field.name for field in fields(Request)}
+
+
+def test_a_lora_may_be_told_in_several_ways() -> None:
+    told = ["a", ("a", 0.5), ["a", 0.5, 0], {"name": "a", "text_weight": 0.2}, Lora("a", 2), Path("dir/a")]
+    found = Request(loras=told).loras  # type: ignore[arg-type]
+    assert [(each.name, each.weight, each.text_weight) for each in found] == [
+        ("a", 1.0, 1.0),
+        ("a", 0.5, 0.5),
+        ("a", 0.5, 0.0),
+        ("a", 1.0, 0.2),
+        ("a", 2.0, 2.0),
+        ("dir/a", 1.0, 1.0),
+    ]
+    assert Request(loras=[]).loras == ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ("a", 10.5),
+        ("a", math.nan),
+        ("a", 1, "x"),
+        ("a", 1, 1, 1),
+        ("a", None),
+        ("",),
+        (None,),
+        {"weight": 1},
+        {"x": 1},
+        3,
+    ],
+)
+def test_a_wrong_lora_is_refused_by_name(value: object) -> None:
+    with pytest.raises(RequestError, match="loras") as caught:
+        Request(loras=[value])  # type: ignore[list-item]
+    assert caught.value.field == "loras"
 
 
 def test_several_prompts_count_as_that_many_pictures_each() -> None:

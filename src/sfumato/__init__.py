@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sfumato.metadata import describe, save
     from sfumato.model import Model
     from sfumato.operations import reconstruct
-    from sfumato.request import Request
+    from sfumato.request import Lora, Request
     from sfumato.weights.load import load
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "Event",
     "Finished",
     "Loading",
+    "Lora",
     "Model",
     "Preview",
     "Progress",
@@ -50,6 +51,7 @@ _HOMES = {
     "Event": "events",
     "Finished": "events",
     "Loading": "events",
+    "Lora": "request",
     "Model": "model",
     "Preview": "events",
     "Progress": "events",

@@ -1,7 +1,8 @@
 """Runs jobs: finds and keeps models, and says on which device and in which precision they run."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -11,8 +12,9 @@ from sfumato.events import Event, Loading
 from sfumato.generation import stream
 from sfumato.images import PictureSource
 from sfumato.model import Model
-from sfumato.request import Request
+from sfumato.request import Lora, Request
 from sfumato.weights.load import embedded, load
+from sfumato.weights.lora import locate_lora, with_loras
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES: dict[str, torch.dtype] = {
@@ -60,12 +62,22 @@ def named_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def state_of(path: Path) -> tuple[Path, int, int]:
+    """What shows that a file is still the same: its path, size and time of change."""
+    state = path.stat()
+    return path, state.st_size, state.st_mtime_ns
+
+
 def embedded_name() -> str | None:
     """The name of the model in the package, by which its pictures call it; None if this build has none."""
     try:
         return embedded().name
     except ModelNotFoundError:
         return None
+
+
+LoraKey = tuple[tuple[Lora, tuple[Path, int, int]], ...]
+"""LoRAs and the states of their files."""
 
 
 class Engine:
@@ -80,17 +92,33 @@ class Engine:
         self.dtype = choose_dtype(dtype, self.device)
         self._keep = keep
         self._models: OrderedDict[tuple[str | None, str | None], Model] = OrderedDict()
+        self._changed: tuple[Model, LoraKey, Model] | None = None
 
     def is_loaded(self, name: str | None = None, vae: str | None = None) -> bool:
         """Is this model in memory?"""
         return (name, vae) in self._models
 
-    def model(self, name: str | None = None, vae: str | None = None) -> Model:
-        """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s."""
+    def model(self, name: str | None = None, vae: str | None = None, loras: Sequence[Lora] = ()) -> Model:
+        """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s.
+
+        With LoRAs it is a second one, which shares with the first what they do not change; the last such is kept, for
+        as long as their files stay as they are.
+        """
+        key = tuple((lora, state_of(locate_lora(lora.name))) for lora in loras)  # what is not there is told early
+        base = self._base(name, vae)
+        if not loras:
+            return base
+        if self._changed is None or self._changed[0] is not base or self._changed[1] != key:
+            self._changed = None  # let go before another is made
+            self._changed = (base, key, with_loras(base, loras))
+        return self._changed[2]
+
+    def _base(self, name: str | None, vae: str | None) -> Model:
         key = (name, vae)
         if key not in self._models:
             while len(self._models) >= self._keep:
                 self._models.popitem(last=False)
+                self._changed = None
             place = None if name is None or name == embedded_name() else name
             self._models[key] = load(place, vae=vae, dtype=self.dtype, device=self.device)
         self._models.move_to_end(key)
@@ -112,9 +140,10 @@ class Engine:
         with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
         if not self.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
-        model = self.model(request.model, request.vae)
+        model = self.model(request.model, request.vae, request.loras)
         yield from stream(model, request, image=image, mask=mask, metadata=metadata, preview_every=preview_every)
 
     def forget(self) -> None:
         """Drops all models from memory."""
         self._models.clear()
+        self._changed = None

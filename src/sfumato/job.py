@@ -126,6 +126,7 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
     `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
     where the model's own sampling has no name. Raises RequestError for what the model cannot do.
     """
+    _check_loras(model, request)
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
     if request.eta is not None:
         sampling = _with_eta(sampling, request.eta)
@@ -136,6 +137,7 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
     resolved = replace(
         request,
         model=request.model or model.name,
+        loras=model.loras,
         seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
         steps=request.steps or model.family.steps,
         guidance=model.family.guidance if request.guidance is None else request.guidance,
@@ -150,6 +152,15 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
         mask_blur=(request.mask_blur or 0.0) if request.mask is not None else None,
     )
     return resolved, sampling
+
+
+def _check_loras(model: Model, request: Request) -> None:
+    if request.loras and tuple(request.loras) != model.loras:
+        wanted, there = (", ".join(map(str, loras)) or "none" for loras in (request.loras, model.loras))
+        raise RequestError(
+            f"loras is {wanted} but the model has {there}; load the model with them, or give the request to an Engine",
+            "loras",
+        )
 
 
 def _with_eta(sampling: Sampling, eta: float) -> Sampling:

@@ -16,6 +16,7 @@ from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.schedule import NoiseSchedule
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.unet import UNet
+from sfumato.request import Lora
 from sfumato.text.encode import Conditioning, TextStack
 
 TextKind = Literal["clip", "openclip", "sdxl", "sdxl-refiner"]
@@ -51,8 +52,9 @@ class Model:
     """The networks of a checkpoint, its noise schedule and its default way to sample.
 
     `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
-    name what was found in the files and is not used. `files` are the weight files of each component, and
-    `hash_files` returns the sha256 of some of them; a model that was made in memory has neither.
+    name what was found in the files and is not used. `loras` are merged into the networks. `files` are the weight files
+    of each component and LoRA, and `hash_files` returns the sha256 of some of them; a model that was made in memory has
+    neither.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Model:
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     hash_files: Callable[[tuple[Path, ...]], str] | None = None
     notes: tuple[str, ...] = ()
+    loras: tuple[Lora, ...] = ()
 
     @property
     def stride(self) -> int:
@@ -97,7 +100,7 @@ class Model:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """The sha256 of each component's weights: of its files, or of its tensors where it has no file.
+        """The sha256 of each component's and LoRA's weights: of its files, or of its tensors where it has no file.
 
         Computed when first asked for, and remembered between runs for files that have not changed since.
         """

@@ -35,6 +35,37 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "mask_blur": (0.0, 256.0),
 }
 _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
+_LORA_WEIGHT = (-10.0, 10.0)  # beyond, nothing is left of the model; negative takes away what the LoRA adds
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA (an alias, a path, `org/name`) and how much of it counts: 1 is as it was trained, 0 not at all.
+
+    `weight` is for the UNet, `text_weight` for the text encoders, the same if it is not given. Raises RequestError.
+    """
+
+    name: str
+    weight: float = 1.0
+    text_weight: float = None  # type: ignore[assignment]  # None only until __post_init__
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _checked_name("loras", self.name))
+        for field, given in (("weight", self.weight), ("text_weight", self.text_weight)):
+            value = self.weight if given is None and field == "text_weight" else given
+            checked = _checked_number("loras", value, *_LORA_WEIGHT)
+            if self.name is None or checked is None:
+                raise RequestError(f"loras has {(self.name, given)!r}; a LoRA is a name and a weight", "loras")
+            object.__setattr__(self, field, checked)
+
+    def __str__(self) -> str:
+        """As the command line takes it."""
+        text_weight = "" if self.text_weight == self.weight else f":{self.text_weight:g}"
+        return f"{self.name}:{self.weight:g}{text_weight}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The LoRA as JSON values."""
+        return {"name": self.name, "weight": self.weight, "text_weight": self.text_weight}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +82,7 @@ class Request:
     clip_skip       how many of the text encoder's last layers are left out: 1 is what A1111 calls 2
     batch           how many pictures go through the network together
     strict          one by one, so that a picture has the same bytes alone and in company
+    loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
     """
 
     prompt: str | Sequence[str] = ""
@@ -76,6 +108,7 @@ class Request:
     mask_blur: float | None = None
     noise: NoiseMode = "keyed"
     strict: bool = False
+    loras: Sequence[Lora] = ()
 
     def __post_init__(self) -> None:
         _set(self, "prompt", _checked_prompts(self.prompt))
@@ -87,6 +120,7 @@ class Request:
         for name in _NAMES:
             _set(self, name, _checked_name(name, getattr(self, name)))
         _set(self, "guidance_interval", _checked_interval(self.guidance_interval))
+        _set(self, "loras", checked_loras(self.loras))
         if self.noise not in get_args(NoiseMode):
             raise RequestError(f"noise is {self.noise!r}; it must be one of {', '.join(get_args(NoiseMode))}", "noise")
         if not isinstance(self.strict, bool):
@@ -120,8 +154,9 @@ class Request:
         return self.count * len(self.prompts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; those that are at their default None are left out."""
+        """The fields as JSON values; those that are at their default None are left out, and no LoRAs too."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["loras"] = [lora.to_dict() for lora in self.loras] or None
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -144,7 +179,7 @@ class Request:
             given["prompt"] = tuple(given["prompt"])
         if isinstance(given.get("guidance_interval"), list):
             given["guidance_interval"] = tuple(given["guidance_interval"])
-        for name in ("prompt", "negative_prompt", "count", "noise", "strict"):
+        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras"):
             if name in given and given[name] is None:
                 raise RequestError(f"{name} is null; leave it out for the default", name)
         return cls(**given)
@@ -232,3 +267,21 @@ def _checked_interval(value: object) -> tuple[float, float] | None:
             "guidance_interval",
         )
     return first, last
+
+
+def checked_loras(value: object) -> tuple[Lora, ...]:
+    """What stands for LoRAs as a tuple of them. Raises RequestError that names what is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RequestError(f"loras is {value!r}; it must be a list of LoRAs, each a name or (name, weight)", "loras")
+    return tuple(_checked_lora(each) for each in value)
+
+
+def _checked_lora(value: object) -> Lora:
+    if isinstance(value, Lora):
+        return value
+    try:
+        if isinstance(value, Mapping):
+            return Lora(**value)
+        return Lora(*(value if isinstance(value, list | tuple) else (value,)))
+    except TypeError:  # other fields, or more of them
+        raise RequestError(f"loras has {value!r}; each is a name, or name, weight and text_weight", "loras") from None

@@ -5,11 +5,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.options import Destination, Drawing, Machine, Voice, Which, grouped, number, parse_grid, parse_size
+from sfumato.cli.options import (
+    Destination,
+    Drawing,
+    Machine,
+    Voice,
+    Which,
+    grouped,
+    number,
+    parse_grid,
+    parse_lora,
+    parse_size,
+)
 from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
-from sfumato.request import NoiseMode, Request
+from sfumato.request import NoiseMode, Request, checked_loras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,6 +129,7 @@ def request_of(
         mask_blur=mask_blur,
         noise=noise,
         strict=drawing.strict,
+        loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
     )
 
 

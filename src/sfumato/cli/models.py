@@ -14,6 +14,7 @@ from sfumato.errors import ModelNotFoundError, OutputError
 
 if TYPE_CHECKING:
     from sfumato.weights.describe import Description
+    from sfumato.weights.lora_describe import LoraDescription
 
 app = typer.Typer(help="List, inspect, name and convert models.")
 
@@ -56,7 +57,9 @@ def show(
         return
     write_line(f"{found.path}")
     write_line(f"is: {found.what} ({found.reason})")
-    if found.problem is not None:
+    if found.lora is not None:
+        _tell_lora(found.lora)
+    elif found.problem is not None:
         write_line(f"cannot draw: {found.problem}")
     else:
         write_line(f"predicts: {found.prediction}; default size: {found.default_size} pixels")
@@ -116,11 +119,20 @@ def convert(
     ] = None,
     vae: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Put in another autoencoder.")] = None,
     ema: Annotated[bool, typer.Option("--ema", help="The averaged UNet of a single file.")] = False,
+    to: Annotated[
+        str | None, typer.Option(metavar="DIALECT", help="Of a LoRA: kohya, diffusers or peft.", show_default=False)
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Write a model in the other format: a diffusers folder, or one .safetensors file with the original names."""
+    """Write a model in the other format, or a LoRA in another dialect.
+
+    A model: a diffusers folder, or one .safetensors file with the original names.
+    """
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    if to is not None:
+        _convert_lora(model, output, to, dtype, voice=voice, overwrite=overwrite)
+        return
     from sfumato.engine import named_dtype
     from sfumato.weights.describe import describe
     from sfumato.weights.load import load
@@ -138,6 +150,22 @@ def convert(
         written = write(loaded, output, dtype=precision, overwrite=overwrite)
     if voice.json:
         write_document({"path": str(written), "family": loaded.family.name, "notes": list(loaded.notes)})
+    else:
+        write_line(written)
+
+
+def _convert_lora(name: str, output: Path, to: str, dtype: str | None, *, voice: Voice, overwrite: bool) -> None:
+    from sfumato.engine import named_dtype
+    from sfumato.weights.lora import locate_lora
+    from sfumato.weights.lora_save import WRITTEN, convert_lora
+
+    dialect = next((each for each in WRITTEN if each == to), None)
+    if dialect is None:
+        raise typer.BadParameter(f"--to is {to!r}; a LoRA is written as {', '.join(WRITTEN)}.")
+    precision = None if dtype is None else named_dtype(dtype)
+    written = convert_lora(locate_lora(name), output, dialect, dtype=precision, overwrite=overwrite)
+    if voice.json:
+        write_document({"path": str(written), "dialect": dialect})
     else:
         write_line(written)
 
@@ -198,6 +226,15 @@ def verify(voice: Voice, model: MaybeName = None) -> None:
         return
     for name, digest in hashes.items():
         write_line(f"{digest}  {name}")
+
+
+def _tell_lora(lora: "LoraDescription") -> None:
+    write_line(f"dialect: {lora.dialect}")
+    for network, groups in lora.networks.items():
+        told = ", ".join(f"{each.layers} of rank {each.rank} and alpha {each.alpha:g}" for each in groups)
+        write_line(f"{network}: {sum(each.layers for each in groups)} layers: {told}")
+    if lora.unmatched:
+        write_line(f"note: {lora.unmatched} tensors are no layer's")
 
 
 def _known() -> Iterator[dict[str, str]]:

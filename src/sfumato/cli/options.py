@@ -2,10 +2,12 @@
 
 import functools
 import inspect
+import itertools
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -13,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from sfumato.engine import Engine
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 SIZE = re.compile(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})")
 
 
@@ -165,6 +168,13 @@ class Drawing:
             parser=whole, metavar="N", help="Layers of the text encoder to leave out beyond the family's own."
         ),
     ] = None
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|PATH[:W[:T]]",
+            help="A LoRA; its weight in the UNet, 1 by default, and in the text encoders, W by default. Repeatable.",
+        ),
+    ] = None
     seed: Annotated[
         int | None,
         typer.Option(parser=whole, metavar="N", help="Of the first picture, the next has N + 1; random by default."),
@@ -209,6 +219,17 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if found is None:
         raise typer.BadParameter(f"--size is {text!r}; it must be width x height in pixels, such as 512x512.")
     return int(found[1]), int(found[2])
+
+
+def parse_lora(text: str) -> tuple[str | float, ...]:
+    """Name and weights from `style.safetensors:0.8:0.5`. A colon may be part of a path: what exists is a path whole."""
+    parts = text.split(":")
+    numbers = list(itertools.takewhile(NUMBER.fullmatch, reversed(parts[1:])))[:2]
+    for count in range(len(numbers) + 1):
+        name = ":".join(parts[: len(parts) - count])
+        if count == len(numbers) or Path(name).expanduser().exists():
+            return name, *(float(part) for part in parts[len(parts) - count :])
+    raise AssertionError("the loop ends with the last count")
 
 
 def parse_grid(text: str | None) -> int | None:

@@ -70,6 +70,8 @@ def _sfumato(texts: Mapping[str, str]) -> Description | None:
     request = Request.from_dict(record["request"])
     settings = {key: value for key, value in request.to_dict().items() if isinstance(value, str | int | float)}
     settings["seed"] = record["seed"]
+    if request.loras:
+        settings["loras"] = ", ".join(map(str, request.loras))
     prompt = request.prompts[record["index"] // request.count]
     for name in ("prompt", "negative_prompt"):
         settings.pop(name, None)

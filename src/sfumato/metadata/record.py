@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfumato.metadata.containers import CHUNK, PARAMETERS
 from sfumato.metadata.infotext import Infotext, format_infotext
-from sfumato.request import Request
+from sfumato.request import Lora, Request
 
 FORMAT = 1  # of the record; a reader refuses a higher one
 
@@ -107,6 +107,7 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Size": f"{record['pixels']['width']}x{record['pixels']['height']}",
         "Model": PurePath(record["model"]["name"]).name.removesuffix(".safetensors"),
         "VAE": request.vae,
+        "Loras": ", ".join(_lora_text(lora) for lora in request.loras) or None,
         "Denoising strength": None if request.strength is None else f"{request.strength:g}",
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
@@ -116,6 +117,12 @@ def record_infotext(record: Mapping[str, Any]) -> str:
     prompt = request.prompts[record["index"] // request.count]
     known = {key: value for key, value in parameters.items() if value}
     return format_infotext(Infotext(prompt, request.negative_prompt, known))
+
+
+def _lora_text(lora: Lora) -> str:
+    """A LoRA as A1111 names one in a prompt, where another tool would read it."""
+    weights = f"{lora.weight:g}" if lora.weight == lora.text_weight else f"{lora.text_weight:g}:{lora.weight:g}"
+    return f"<lora:{PurePath(lora.name).name.removesuffix('.safetensors')}:{weights}>"
 
 
 def stamp(picture: Image.Image, record: Mapping[str, Any]) -> None:

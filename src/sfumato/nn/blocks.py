@@ -117,6 +117,7 @@ class Upsample(nn.Module):
         doubled = (2 * x.shape[2], 2 * x.shape[3])
         height, width = size or doubled
         large = x.shape[2] * x.shape[3] >= self.transposed_from and x.device.type == "cpu"
+        large = large and not self.conv._forward_hooks  # which add to what the convolution itself returns (nn/lora.py)
         if large and (height, width) == doubled and not torch.is_grad_enabled():
             kernel = transposed_taps(transposed_taps(self.conv.weight, 2), 3).transpose(0, 1)
             return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)

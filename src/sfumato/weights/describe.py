@@ -2,18 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sfumato.diffusion.denoiser import Prediction
-from sfumato.errors import SfumatoError
+from sfumato.errors import ModelFileError, SfumatoError
 from sfumato.weights.build import shapes_of
 from sfumato.weights.files import TensorFile, open_file
 from sfumato.weights.header import TensorInfo
 from sfumato.weights.load import open_model
 from sfumato.weights.locate import locate
+from sfumato.weights.lora_describe import LoraDescription, describe_lora
+from sfumato.weights.lora_family import family_title
+from sfumato.weights.lora_file import FILES
 from sfumato.weights.opened import Component
-from sfumato.weights.recognise import recognise
+from sfumato.weights.recognise import LORA, Recognised, recognise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,8 @@ class Description:
     """What a file or folder holds.
 
     `family` is None when it is no model that can draw; `problem` then says what is wrong with it, `what` what it looks
-    like, and `reason` what shows it. `prediction` None means that it has to be told. `default_size` is in pixels.
+    like, and `reason` what shows it; `lora` is there when it is a LoRA. `prediction` None means that it has to be told.
+    `default_size` is in pixels.
     """
 
     path: Path
@@ -44,6 +48,7 @@ class Description:
     components: dict[str, ComponentDescription]
     notes: tuple[str, ...] = ()
     problem: str | None = None
+    lora: LoraDescription | None = None
 
 
 def describe(name: str | Path | None = None, *, variant: str | None = None, revision: str | None = None) -> Description:
@@ -73,14 +78,26 @@ def describe(name: str | Path | None = None, *, variant: str | None = None, revi
 def describe_other(path: Path, error: SfumatoError) -> Description:
     """Describe a file or folder that is no model that can draw; raises `error` if it cannot be read."""
     if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
+        files = [path / name for name in FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
         if len(files) != 1 or (path / "model_index.json").is_file():
             raise error
         path = files[0]
     tensors = open_file(path)
     looks = recognise(shapes_of(tensors))
     whole = summary(tensors.infos.values(), tensors)
+    if looks.what == LORA:
+        return describe_lora_file(path, looks, whole, str(error))
     return Description(path=path, what=looks.what, reason=looks.reason, components={"file": whole}, problem=str(error))
+
+
+def describe_lora_file(path: Path, looks: Recognised, whole: ComponentDescription, problem: str) -> Description:
+    """Describe a LoRA; what is wrong with it, if something is, goes into the notes."""
+    plain = Description(path=path, what=looks.what, reason=looks.reason, components={"file": whole}, problem=problem)
+    try:
+        lora = describe_lora(path)
+    except ModelFileError as error:
+        return replace(plain, notes=(str(error),))
+    return replace(plain, what=f"{LORA} for {family_title(lora.family)}", reason=lora.reason, lora=lora)
 
 
 def describe_component(component: Component) -> ComponentDescription:

@@ -1,6 +1,7 @@
 """A name or a path becomes a Model, or one error."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -13,12 +14,14 @@ from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.clip import TextEncoder
 from sfumato.nn.unet import UNet
+from sfumato.request import Lora, checked_loras
 from sfumato.text.encode import SD1, SDXL, SDXL_REFINER, TextRules, TextStack
 from sfumato.weights.autoencoder_file import open_autoencoder
 from sfumato.weights.build import Placement, fill
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.locate import locate
+from sfumato.weights.lora import with_loras
 from sfumato.weights.network_config import sampling_config
 from sfumato.weights.opened import Opened
 from sfumato.weights.single import open_single
@@ -38,13 +41,14 @@ def load(
     prediction: str | None = None,
     revision: str | None = None,
     ema: bool = False,
+    loras: Sequence[Lora] = (),
 ) -> Model:
     """Load a model from a folder or a file on this machine; the embedded one when no name is given.
 
     `name`: an alias, a path, or `org/name[@revision]` in the local Hugging Face cache. `variant`: such as "fp16".
     `vae`: another autoencoder, named likewise. `dtype`: by default float32 on a CPU, and what the file has elsewhere.
     `prediction`: "epsilon", "v" or "sample", where the checkpoint does not say it or is wrong. `ema`: the averaged
-    UNet of a single file. Nothing is downloaded.
+    UNet of a single file. `loras`: merged into the model, as a request's. Nothing is downloaded.
 
     Raises ModelNotFoundError; ModelFileError for a file that is damaged or no model file; WeightsError for one that
     holds something else than the model it should be; ConfigError for options that sfumato does not have.
@@ -58,7 +62,8 @@ def load(
         dtype = torch.float32
     for note in opened.notes:
         log.info("%s: %s", opened.path, note)
-    return read(opened, str(name) if name is not None else opened.path.name, device, dtype)
+    model = read(opened, str(name) if name is not None else opened.path.name, device, dtype)
+    return with_loras(model, checked_loras(loras))
 
 
 def open_model(

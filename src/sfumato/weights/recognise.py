@@ -22,9 +22,10 @@ TEXT_PREFIXES = {
     "sdxl": (SDXL_CLIP_PREFIX, SDXL_OPENCLIP_PREFIX),
     "sdxl-refiner": (REFINER_PREFIX,),
 }
+LORA = "a LoRA"
 # Parts of a tensor's name that only one kind of file has, most telling first.
 TELLTALES = (
-    (("lora_down", "lora_up", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down."), "a LoRA"),
+    (("lora_down", "lora_up", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down."), LORA),
     (
         ("hada_w1_a", "lokr_w1", "lokr_w2", "oft_blocks", "oft_diag", "dora_scale"),
         "a LyCORIS adapter (LoHa, LoKr, ...)",

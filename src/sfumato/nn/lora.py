@@ -1,0 +1,259 @@
+"""Low-rank adapters: a small change of a network's weights, beside them or merged into them. Hu et al. 2021 (LoRA).
+
+A layer's weight W becomes W + weight * alpha / rank * up @ down. `create` makes new ones to train, `Adapters.attach`
+lets them act beside the frozen network, `merge` makes them part of its weights until it is undone, and `twin` gives a
+second network that shares the tensors of the first, so that the first stays as it is.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sfumato.errors import ConfigError
+
+Layer = nn.Linear | nn.Conv2d
+N = TypeVar("N", bound=nn.Module)
+
+# Patterns of layers' paths, as `Target` has them.
+TRANSFORMERS = "*attentions.*"  # projections, attention and feed-forward: what kohya's trainer takes, 192 in SD 1.x
+ATTENTION = "*.attn?.to_*"  # queries, keys, values and outputs: what diffusers' trainers take
+CONVOLUTIONS = "*.resnets.*"  # both convolutions, the shortcut and the timestep's projection
+TEXT = "text_model.encoder.layers.*"  # attention and perceptrons of a text encoder, 72 in SD 1.x
+
+
+@dataclass(frozen=True)
+class Target:
+    """Layers whose path fits `pattern` get adapters of this rank; `alpha` None is the rank, a scale of 1.
+
+    A pattern is a path in which * stands for any letters, dots too, and ? for one: "*.attn2.to_[kv]".
+    """
+
+    pattern: str
+    rank: int
+    alpha: float | None = None
+
+
+class Adapter(nn.Module):
+    """The change of one layer: `down` [r, in] or [r, in, k, k], then `up` [out, r] or [out, r, 1, 1].
+
+    A 1x1 convolution and a linear layer take either form. The tensors are kept as they are given, without gradients
+    until `requires_grad_` asks for them. Raises ValueError if the two do not go together.
+    """
+
+    def __init__(self, down: Tensor, up: Tensor, alpha: float | None = None) -> None:
+        super().__init__()
+        if down.ndim not in (2, 4) or up.ndim not in (2, 4) or down.shape[0] != up.shape[1] or not down.shape[0]:
+            raise ValueError(f"down {list(down.shape)} and up {list(up.shape)} are no low-rank pair")
+        if up.ndim == 4 and up.shape[2:] != (1, 1):
+            raise ValueError(f"up {list(up.shape)} is a convolution larger than 1x1")
+        self.down = nn.Parameter(down, requires_grad=False)
+        self.up = nn.Parameter(up, requires_grad=False)
+        self.alpha = float(self.rank if alpha is None else alpha)
+
+    @property
+    def rank(self) -> int:
+        """How many directions the change has."""
+        return len(self.down)
+
+    @property
+    def scale(self) -> float:
+        """What up @ down is multiplied by."""
+        return self.alpha / self.rank
+
+    def fits(self, layer: Layer) -> bool:
+        """Can this be added to the layer's weight?"""
+        kernel = layer.weight.shape[2:] or (1, 1)
+        inside = self.down.shape[2:] or (1, 1)
+        grouped = isinstance(layer, nn.Conv2d) and layer.groups != 1
+        widths = (self.up.shape[0], self.down.shape[1])
+        return widths == layer.weight.shape[:2] and inside == kernel and not grouped
+
+    def forward(self, layer: Layer, x: Tensor) -> Tensor:
+        """What is added to the layer's output for its input x, in the more precise of both types."""
+        dtype = torch.promote_types(x.dtype, self.down.dtype)
+        x, down, up = (tensor.to(dtype) for tensor in (x, self.down, self.up))
+        if isinstance(layer, nn.Linear):
+            return F.linear(F.linear(x, down.flatten(1)), up.flatten(1)) * self.scale
+        down = down.view(*down.shape[:2], *layer.kernel_size)
+        inside = F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+        return F.conv2d(inside, up.view(*up.shape[:2], 1, 1)) * self.scale
+
+
+class Adapters(nn.Module):
+    """The adapters of one network by the paths of their layers; what a training optimises.
+
+    In the state dict a path has underscores in place of dots, as kohya's files have it.
+    """
+
+    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
+        super().__init__()
+        self.paths = tuple(adapters)
+        self.layers = nn.ModuleDict({path.replace(".", "_"): adapter for path, adapter in adapters.items()})
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, path: str) -> Adapter:
+        found = self.layers[path.replace(".", "_")]
+        assert isinstance(found, Adapter)
+        return found
+
+    def items(self) -> Iterator[tuple[str, Adapter]]:
+        """Each path with its adapter."""
+        return ((path, self[path]) for path in self.paths)
+
+    def check(self, network: nn.Module) -> None:
+        """Raise ConfigError, with their number and the first, if some fit no layer of the network."""
+        layers = adaptable(network)
+        wrong = [path for path, adapter in self.items() if path not in layers or not adapter.fits(layers[path])]
+        if wrong:
+            raise ConfigError(f"{len(wrong)} of {len(self)} adapters fit no layer of this network, first {wrong[0]!r}.")
+
+    def attach(self, network: nn.Module, weight: float = 1.0) -> "Attachment":
+        """Let them act beside the network, whose parameters are frozen until it is detached. Raises ConfigError.
+
+        Several may be attached at once. The network's tensors and their names stay as they are.
+        """
+        self.check(network)
+        return Attachment(self, network, weight)
+
+
+class Attachment:
+    """Adapters that act beside a network. `weight` may be changed at any time; 0 is the network alone."""
+
+    def __init__(self, adapters: Adapters, network: nn.Module, weight: float) -> None:
+        self.weight = weight
+        self._thawed = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        network.requires_grad_(False)
+        layers = adaptable(network)
+        self._handles: list[RemovableHandle] = [
+            layers[path].register_forward_hook(self._beside(adapter)) for path, adapter in adapters.items()
+        ]
+
+    def _beside(self, adapter: Adapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            assert isinstance(layer, nn.Linear | nn.Conv2d)
+            if self.weight == 0:
+                return output
+            beside: Tensor = adapter(layer, inputs[0])
+            return output + (self.weight * beside).to(output.dtype)
+
+        return add
+
+    def detach(self) -> None:
+        """Leave the network as it was."""
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._thawed:
+            parameter.requires_grad_(True)
+
+
+def adaptable(network: nn.Module) -> dict[str, Layer]:
+    """The layers that can have an adapter, by their paths: all linear ones and convolutions."""
+    return {path: layer for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+
+
+def create(network: nn.Module, targets: Sequence[Target], *, seed: int = 0) -> Adapters:
+    """New adapters to train, in float32 on the network's device: `down` random, `up` zero, so nothing changes yet.
+
+    The first target that fits a layer's path decides. `down` is uniform within 1 / sqrt(inputs), as PyTorch starts a
+    linear layer, from a generator of its own. Raises ConfigError for a target that fits no layer, or a rank below 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    unused = {target.pattern for target in targets}
+    found: dict[str, Adapter] = {}
+    for path, layer in adaptable(network).items():
+        fitting = [target for target in targets if fnmatchcase(path, target.pattern)]
+        unused -= {target.pattern for target in fitting}
+        if fitting:
+            found[path] = _new(layer, fitting[0], generator).requires_grad_(True)
+    if unused or not targets:
+        raise ConfigError(f"No layer of this network fits {', '.join(map(repr, sorted(unused))) or 'no target'}.")
+    return Adapters(found)
+
+
+def _new(layer: Layer, target: Target, generator: torch.Generator) -> Adapter:
+    if target.rank < 1 or (target.alpha is not None and not math.isfinite(target.alpha)):
+        raise ConfigError(
+            f"{target.pattern!r} asks for rank {target.rank} and alpha {target.alpha}; rank is 1 or more."
+        )
+    outputs, inputs, *kernel = layer.weight.shape
+    down = torch.empty(target.rank, inputs, *kernel)
+    bound = down[0].numel() ** -0.5
+    down.uniform_(-bound, bound, generator=generator)
+    up = torch.zeros(outputs, target.rank, *(1 for _ in kernel))
+    device = layer.weight.device
+    return Adapter(down.to(device), up.to(device), target.alpha)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Layers whose weights were replaced, with the weights before and after."""
+
+    before: Mapping[Layer, nn.Parameter]
+    after: Mapping[Layer, nn.Parameter]
+
+    def undo(self) -> None:
+        """Put the weights from before back: the same tensors. Raises ValueError if they were replaced again since."""
+        if any(layer.weight is not self.after[layer] for layer in self.before):
+            raise ValueError("the weights were replaced again since; undo what came later first")
+        for layer, weight in self.before.items():
+            layer.weight = weight
+
+
+@torch.no_grad()
+def merge(network: nn.Module, parts: Sequence[tuple[Adapters, float]]) -> Merged:
+    """Make adapters, each with its weight, part of the network's weights; `undo` of the answer takes them out.
+
+    No tensor is written to: a changed layer gets a new one, in the old one's precision and layout, summed in float32
+    and rounded once. What has the weight 0 changes nothing. Raises ConfigError for adapters that do not fit.
+    """
+    changes: dict[str, list[tuple[Adapter, float]]] = {}
+    for adapters, weight in parts:
+        adapters.check(network)
+        for path, adapter in adapters.items():
+            if weight:
+                changes.setdefault(path, []).append((adapter, weight))
+    layers = adaptable(network)
+    before: dict[Layer, nn.Parameter] = {}
+    after: dict[Layer, nn.Parameter] = {}
+    for path, each in changes.items():
+        layer = layers[path]
+        before[layer] = parameter_of(layer)
+        value = changed_weight(layer, each)
+        after[layer] = nn.Parameter(value, requires_grad=layer.weight.requires_grad)
+        layer.weight = after[layer]
+    return Merged(before, after)
+
+
+def changed_weight(layer: Layer, parts: Sequence[tuple[Adapter, float]]) -> Tensor:
+    """The weight of a layer with adapters, each with its weight: one product of what all of them are, side by side."""
+    weight = layer.weight
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    ups = [each.up.to(weight.device, dtype).flatten(1) * (each.scale * factor) for each, factor in parts]
+    downs = [each.down.to(weight.device, dtype).flatten(1) for each, _ in parts]
+    value = torch.addmm(weight.to(dtype).flatten(1), torch.cat(ups, 1), torch.cat(downs)).view(weight.shape)
+    if value.dtype == weight.dtype and value.stride() == weight.stride():
+        return value
+    return torch.empty_like(weight).copy_(value)
+
+
+def parameter_of(layer: Layer) -> nn.Parameter:
+    """The weight of a layer."""
+    assert isinstance(layer.weight, nn.Parameter)
+    return layer.weight
+
+
+def twin(network: N) -> N:
+    """A second network of the same structure that shares the tensors of the first. Replacing one leaves the other."""
+    shared = chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in shared})

@@ -1,0 +1,125 @@
+"""LoRAs made part of a model: a second model that shares every tensor that they do not change with the first."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from sfumato.errors import ModelNotFoundError, WeightsError
+from sfumato.model import Model
+from sfumato.nn.lora import Adapters, adaptable, merge, twin
+from sfumato.request import Lora
+from sfumato.weights.locate import locate
+from sfumato.weights.lora_family import family_title
+from sfumato.weights.lora_file import OpenedLora, open_lora, the_file
+from sfumato.weights.lora_names import UNET
+from sfumato.weights.opened import text_names
+
+N = TypeVar("N", bound=nn.Module)
+
+log = logging.getLogger(__name__)
+
+
+def with_loras(model: Model, loras: Sequence[Lora], *, allow_unmatched: bool = False) -> Model:
+    """Return the model with LoRAs merged into its UNet and text encoders; the model itself stays as it is.
+
+    Errors and `allow_unmatched` are those of `read_for`.
+    """
+    if not loras:
+        return model
+    parts: dict[str, list[tuple[Adapters, float]]] = {}
+    files = dict(model.files)
+    for lora in loras:
+        path = locate_lora(lora.name)
+        for network, adapters in read_for(model, path, allow_unmatched=allow_unmatched).items():
+            parts.setdefault(network, []).append((adapters, lora.weight if network == UNET else lora.text_weight))
+        files[f"lora {lora.name}"] = (path,)
+
+    def changed(name: str, network: N) -> N:
+        if name not in parts:
+            return network
+        second = twin(network)
+        merge(second, parts[name])
+        return second
+
+    encoders = zip(text_names(model.family.text), model.text.encoders, strict=True)
+    return replace(
+        model,
+        unet=changed(UNET, model.unet),
+        text=replace(model.text, encoders=tuple(changed(name, encoder) for name, encoder in encoders)),
+        files=files,
+        loras=(*model.loras, *loras),
+    )
+
+
+def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict[str, Adapters]:
+    """Read a LoRA's adapters for a model: network -> adapters, which fit it.
+
+    With `allow_unmatched`, what has no layer in the model is left out and its names are logged; that cannot be all.
+    Raises WeightsError, which counts what does not fit and says what the file looks made for, and what `open_lora`
+    raises.
+    """
+    opened = open_lora(path, model.unet)
+    networks = networks_of(model)
+    absent = unmatched(opened, networks)
+    if absent and not allow_unmatched:
+        raise WeightsError(
+            f"{told(opened, model)}: {len(absent)} of its tensors have no layer there, first {absent[0]!r}. "
+            f"{looks(opened)} Use a LoRA of the model's family, or allow unmatched tensors to leave them out."
+        )
+    if absent:
+        log.warning("%s: %d tensors are left out: %s", opened.path, len(absent), ", ".join(absent))
+    found = {}
+    for name, network in networks.items():
+        layers = adaptable(network)
+        adapters = opened.read(name, only=layers)
+        wrong = [path for path, adapter in adapters.items() if not adapter.fits(layers[path])]
+        if wrong:
+            shape = list(layers[wrong[0]].weight.shape)
+            adapter = adapters[wrong[0]]
+            raise WeightsError(
+                f"{told(opened, model)}: {len(wrong)} of {len(adapters)} adapters of its {name} have another shape, "
+                f"first {wrong[0]!r}: down {list(adapter.down.shape)} and up {list(adapter.up.shape)} for a weight of "
+                f"{shape}. {looks(opened)} Use a LoRA of the model's family."
+            )
+        if len(adapters):
+            found[name] = adapters
+    if not found:
+        raise WeightsError(f"{told(opened, model)}: none of its tensors has a layer there. {looks(opened)}")
+    return found
+
+
+def unmatched(opened: OpenedLora, networks: Mapping[str, nn.Module]) -> list[str]:
+    """List the tensors of a file that belong to no layer of these networks."""
+    absent = list(opened.unmatched)
+    for name, entries in opened.entries.items():
+        layers = adaptable(networks[name]) if name in networks else {}
+        absent += [tensor for path, each in entries.items() if path not in layers for tensor in (each.down, each.up)]
+    return sorted(absent)
+
+
+def networks_of(model: Model) -> dict[str, nn.Module]:
+    """Return the networks that a LoRA can change, by their names in a diffusers folder; the UNet first."""
+    return {UNET: model.unet, **dict(zip(text_names(model.family.text), model.text.encoders, strict=True))}
+
+
+def locate_lora(name: str) -> Path:
+    """Return the file of a LoRA: an alias, a path, or `org/name` in the local cache. Raises ModelNotFoundError."""
+    try:
+        return the_file(locate(name))
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"the LoRA {name!r} is not there: {error}") from error
+
+
+def told(opened: OpenedLora, model: Model) -> str:
+    """Say that a file does not fit a model, as the beginning of a message."""
+    return f"{opened.path} does not fit {model.name}, which is {model.family.title}"
+
+
+def looks(opened: OpenedLora) -> str:
+    """Say what a file looks made for, as a sentence."""
+    family, reason = opened.family
+    return f"It looks made for {family_title(family)} ({reason})."
