@@ -1,5 +1,6 @@
 """Words for a scene: varied phrasing, attributes left out at random, and a record of what was said."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZ
 
 SAID = {"colour": 0.9, "size": 0.5, "place": 0.7, "background": 0.85, "style": 0.35}
 """How often a caption mentions an attribute; what it does not mention is free."""
+
+RELATED = 0.5  # how often it says of two things how they lie to each other, in place of where
 
 
 class Placed(Protocol):
@@ -43,13 +46,20 @@ class Caption:
     relation: str | None = None
 
 
-def caption(scene: Scene, rng: np.random.Generator, complete: bool = False) -> Caption:
-    """A caption of `scene`; every attribute is said when `complete`, else as often as `SAID` tells."""
+def caption(
+    scene: Scene,
+    rng: np.random.Generator,
+    complete: bool = False,
+    *,
+    said: Mapping[str, float] = SAID,
+    related: float = RELATED,
+) -> Caption:
+    """A caption of `scene`; every attribute is said when `complete`, else as often as `said` and `related` tell."""
 
     def says(attribute: str) -> bool:
-        return complete or rng.random() < SAID[attribute]
+        return complete or rng.random() < said[attribute]
 
-    relation = relation_between(*scene.things) if len(scene.things) == 2 and rng.random() < 0.5 else None
+    relation = relation_between(*scene.things) if len(scene.things) == 2 and rng.random() < related else None
     claims = tuple(
         Claim(
             kind=thing.kind,

@@ -110,16 +110,27 @@ class Reader(nn.Module):
         self.grid = nn.Conv2d(coarse, 3 + sum(len(NAMES[name]) for name in GRID_NAMES), 1)
         self.whole = nn.Sequential(nn.Linear(2 * coarse, coarse), nn.ReLU(), nn.Linear(coarse, len(BACKGROUNDS)))
 
-    def forward(self, pixels: Tensor) -> Heads:
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the heads are given: [B, C, cells, cells], not negative."""
         x = F.interpolate(pixels, size=(PIXELS, PIXELS), mode="area") if pixels.shape[-1] != PIXELS else pixels
         x = self.down(self.block(self.stem(F.pixel_unshuffle(x, 2))))
         for block in self.blocks:
             x = block(x)
-        x = F.relu(self.norm(x))  # [B, C, 16, 16]
+        return F.relu(self.norm(x))
+
+    def forward(self, pixels: Tensor) -> Heads:
+        x = self.features(pixels)
         cells = self.grid(x).float().permute(0, 2, 3, 1)
         presence, offset, *names = cells.split([1, 2, *(len(NAMES[name]) for name in GRID_NAMES)], dim=-1)
         background = self.whole(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)).float()
         return Heads(presence[..., 0], offset, **dict(zip(GRID_NAMES, names, strict=True)), background=background)
+
+
+@torch.no_grad()
+def embed(reader: Reader, pixels: Tensor) -> Tensor:
+    """What the reader makes of whole pictures before it names anything, [B, 128]: mean and maximum of its features."""
+    x = reader.features(pixels.float())
+    return torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
 
 
 @torch.no_grad()

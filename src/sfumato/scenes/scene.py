@@ -1,8 +1,9 @@
 """A scene of the drawn world as a value, and the drawing of scenes from a seed."""
 
 import hashlib
+import math
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
@@ -22,8 +23,9 @@ from sfumato.scenes.vocabulary import (
 Split = Literal["train", "held_out", "unseen_pairs"]
 
 JITTER = 0.045  # of a thing's centre, in picture widths; the places are 0.25 apart, so they never overlap
+APART = 0.9  # times the sum of their half-sides that two things are at least apart
 HELD_OUT_SHARE = 20  # one in twenty combinations of a first thing's attributes is never trained on
-STYLE_WEIGHTS = {"shaded": 0.6, "flat": 0.2, "outline": 0.2}
+STYLE_WEIGHTS = {"shaded": 0.5, "flat": 0.25, "outline": 0.25}
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,27 @@ def scene(seed: int, index: int, split: Split = "train", counts: tuple[float, ..
 def _draw(rng: np.random.Generator, counts: tuple[float, ...], split: Split) -> Scene:
     shares = np.asarray(counts) / np.sum(counts)
     number = int(rng.choice(len(counts), p=shares)) + 1
-    places = rng.permutation(len(PLACES))[:number]
-    things = []
-    for place in places:
-        row, column = divmod(int(place), 3)
-        kind, colour = _kind_and_colour(rng, split)
-        size = str(rng.choice(list(SIZES) if number == 1 else list(SIZES)[:2]))
-        dx, dy = rng.uniform(-JITTER, JITTER, 2)
-        things.append(Thing(kind, colour, size, COLUMNS[column] + float(dx), ROWS[row] + float(dy)))
+    things = _things(rng, number, split)
+    while _crowded(things):
+        things = _things(rng, number, split)
     return Scene(
-        things=tuple(things),
+        things=things,
         background=str(rng.choice(list(BACKGROUNDS))),
         style=str(rng.choice(list(STYLES), p=[STYLE_WEIGHTS[s] for s in STYLES])),
         horizon=float(rng.uniform(0.56, 0.68)),
         texture=int(rng.integers(2**31)),
     )
+
+
+def _things(rng: np.random.Generator, number: int, split: Split) -> tuple[Thing, ...]:
+    things = []
+    for place in rng.permutation(len(PLACES))[:number]:
+        row, column = divmod(int(place), 3)
+        kind, colour = _kind_and_colour(rng, split)
+        size = str(rng.choice(list(SIZES) if number == 1 else list(SIZES)[:2]))
+        dx, dy = rng.uniform(-JITTER, JITTER, 2)
+        things.append(Thing(kind, colour, size, COLUMNS[column] + float(dx), ROWS[row] + float(dy)))
+    return tuple(things)
 
 
 def _kind_and_colour(rng: np.random.Generator, split: Split) -> tuple[str, str]:
@@ -101,6 +109,13 @@ def _kind_and_colour(rng: np.random.Generator, split: Split) -> tuple[str, str]:
         pair = str(rng.choice(list(KINDS))), str(rng.choice(list(COLOURS)))
         if pair not in UNSEEN_PAIRS:
             return pair
+
+
+def _crowded(things: tuple[Thing, ...]) -> bool:
+    """Does a thing hide part of another?"""
+    return any(
+        math.dist((a.x, a.y), (b.x, b.y)) < APART * (SIZES[a.size] + SIZES[b.size]) for a, b in combinations(things, 2)
+    )
 
 
 def _split(drawn: Scene) -> Split:

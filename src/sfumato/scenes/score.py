@@ -1,5 +1,6 @@
 """A reading against a caption: every claim is right or wrong, and what was not said is not judged."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -31,6 +32,10 @@ class Score:
     @property
     def strict(self) -> bool:
         return all(mark.right for mark in self.marks)
+
+    def only(self, attributes: Collection[str]) -> "Score":
+        """The marks of some attributes."""
+        return Score(tuple(mark for mark in self.marks if mark.attribute in attributes))
 
     @property
     def wrong(self) -> tuple[Mark, ...]:
