@@ -15,6 +15,11 @@ from sfumato.request import Request
 
 app = typer.Typer()
 
+SUITES = (
+    "one, two, unseen (these by default), binding, counting, position, relation, size, background, style, img2img, "
+    "inpainting"
+)
+
 
 @app.command("evaluate")
 @grouped
@@ -25,9 +30,9 @@ def evaluate(
         str | None, typer.Argument(metavar="[MODEL]", help="The embedded one by default.", show_default=False)
     ] = None,
     suites: Annotated[
-        list[str] | None, typer.Option("--suite", metavar="NAME", help="one, two or unseen; all by default.")
+        list[str] | None, typer.Option("--suite", metavar="NAME", help=f"{SUITES}, or all; may be given several times.")
     ] = None,
-    count: Annotated[int, typer.Option(parser=whole, metavar="N", help="Prompts of each suite.")] = 200,
+    count: Annotated[int, typer.Option(parser=whole, metavar="N", help="Pictures of each suite.")] = 200,
     steps: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Sampling steps.")] = None,
     guidance: Annotated[
         float | None, typer.Option(parser=number, metavar="G", help="How strongly the words count.")
@@ -39,6 +44,15 @@ def evaluate(
     batch: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Pictures that are computed together.")
     ] = None,
+    reader: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another learned reader than the package's own.")
+    ] = None,
+    training_seed: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="The seed in the data section that it was trained by.")
+    ] = None,
+    training_scenes: Annotated[
+        int | None, typer.Option(parser=whole, metavar="N", help="Training scenes to look for copies in.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FOLDER", help="A new folder; outputs/evaluation-TIME by default."),
@@ -46,31 +60,39 @@ def evaluate(
 ) -> None:
     """Measure how much of the words is drawn.
 
-    Draws held-out prompts of the drawn world, and lets the reader say what is in the
-    pictures. Writes report.json and sheet.png; the table goes to the terminal.
+    Draws held-out prompts of the drawn world, and lets two readers say what is in the
+    pictures. Writes report.json, table.md and sheets; the tables go to the terminal.
     """
     settings = Request(model=model, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch)
     folder = output or Path("outputs") / f"evaluation-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists():
         raise OutputError(f"{folder} exists. Name a new folder; nothing is overwritten.")
+    from sfumato.evaluate.measure import DEFAULT, chosen
     from sfumato.evaluate.measure import evaluate as measure
-    from sfumato.evaluate.sheet import contact_sheet
-    from sfumato.evaluate.suites import SUITES, check
-    from sfumato.evaluate.table import table
+    from sfumato.evaluate.memorisation import training_of
+    from sfumato.evaluate.table import WORDS, tables
+    from sfumato.evaluate.writing import write
+    from sfumato.scenes.reader import load_reader
 
-    names = suites or list(SUITES)
-    check(names, count)
+    names = chosen(suites or DEFAULT, count)
+    training = training_of(training_seed, training_scenes)
+    learned = load_reader(reader) if reader else None
     with progress() as bar:
         bar("loading the model")
         loaded = machine.engine().model(model)
         report = measure(
-            loaded, names, count, settings=settings, progressed=lambda done, total: bar("drawing", done, total)
+            loaded,
+            names,
+            count,
+            settings=settings,
+            reader=learned,
+            training=training,
+            progressed=lambda done, total: bar("drawing", done, total),
         )
-    folder.mkdir(parents=True)
-    paths = folder / "report.json", folder / "sheet.png"
-    paths[0].write_text(report.to_json() + "\n", encoding="utf-8")
-    contact_sheet(report).save(paths[1])
-    console().print(table(report))
+    paths = write(report, folder)
+    for each in tables(report):
+        console().print(each)
+    console().print(WORDS)
     if voice.json:
         write_document({**json.loads(report.to_json()), "paths": [str(path) for path in paths]})
         return

@@ -1,131 +1,209 @@
-"""How well a model draws what it is asked for, next to what the reader and the autoencoder allow."""
+"""How well a model draws what it is asked for, next to what the readers and the autoencoder allow."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from sfumato.evaluate.report import Report, Row, Sample, summarise
-from sfumato.evaluate.suites import SUITES, Case, cases, check, shuffled
-from sfumato.events import Finished
-from sfumato.generation import stream
-from sfumato.images import to_levels, to_pictures, to_pixels
+from sfumato.errors import RequestError
+from sfumato.evaluate.artist import Artist, ModelArtist
+from sfumato.evaluate.distances import Distance, kid, median_distance, mmd, standardised
+from sfumato.evaluate.editing import STRENGTHS, Edited, redrawn, repainted
+from sfumato.evaluate.edits import EDITS
+from sfumato.evaluate.memorisation import Training, memorised
+from sfumato.evaluate.readings import Eyes, eyes, rendered, scored
+from sfumato.evaluate.readings import rows as read_rows
+from sfumato.evaluate.report import Quality, Report
+from sfumato.evaluate.rows import Row, Sample
+from sfumato.evaluate.suites import SUITES, Case, Suite, cases, shuffled
+from sfumato.images import psnr, ssim
 from sfumato.model import Model
-from sfumato.operations import reconstruct
 from sfumato.request import Request
-from sfumato.scenes.captions import Caption
-from sfumato.scenes.reader import Reader, embedded_reader, read
-from sfumato.scenes.render import render
-from sfumato.scenes.score import Score, score
+from sfumato.scenes.reader import Reader
+from sfumato.scenes.scene import JITTER, Scene
 
 COUNT = 200  # prompts a suite: a share near 0.9 is then known within 4 %
-BATCH = 32  # pictures through the networks together
+EMPTY = 64  # pictures of no words, at most
+MOVED = JITTER / 2  # of a picture width: how far a thing may lie from where it was in a scene that is drawn again
+MOST = 10_000  # pictures of a suite
+DEFAULT = ("one", "two", "unseen")
+TITLES = {name: suite.title for name, suite in {**SUITES, **EDITS}.items()}
+"""Every suite, with words for it."""
 
 Progressed = Callable[[int, int], None]
 """Told (pictures drawn, pictures in all) after each."""
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """What the model drew for a suite: the pictures, the request that it was resolved to, and the seconds it took."""
-
-    pictures: list[Image.Image]
-    request: Request
-    seconds: float
-
-
 def evaluate(
     model: Model,
-    suites: Sequence[str] = tuple(SUITES),
+    suites: Sequence[str] = DEFAULT,
     count: int = COUNT,
     *,
     settings: Request | None = None,
     reader: Reader | None = None,
+    training: Training | None = None,
     progressed: Progressed | None = None,
 ) -> Report:
-    """Draws `count` prompts of each suite, reads the pictures, and says how much of what was asked for is there.
+    """Draws `count` pictures of each suite, reads them, and says how much of what was asked for is there.
 
     `settings` is a request whose prompt is ignored and whose other fields hold; picture i of a suite uses its seed + i
-    (0 unless said). The model's own defaults are measured without it. The reader is the package's own unless given.
-    Raises RequestError for a suite that does not exist and for what the model cannot do.
+    (0 unless said). The model's own defaults are measured without it. The learned reader is the package's own unless
+    given. Raises RequestError for a suite that does not exist and for what the model cannot do.
     """
-    check(suites, count)
-    asked = _settings(settings)
-    reader = reader or embedded_reader()
-    rows: list[Row] = []
-    samples: list[Sample] = []
-    decibels: list[float] = []
-    seconds, last = 0.0, asked
-    for number, name in enumerate(suites):
-        among = cases(SUITES[name], count)
-        drawn = _draw(model, among, asked, _from(progressed, number * count, len(suites) * count))
-        made = _scores(reader, drawn.pictures, [case.caption for case in among])
-        seeds = range(drawn.request.seed or 0, (drawn.request.seed or 0) + count)
-        samples += [
-            Sample(name, case.caption.text, seed, picture, marks)
-            for case, seed, picture, marks in zip(among, seeds, drawn.pictures, made, strict=True)
-        ]
-        rows.append(summarise(name, "model", made))
-        calibration, psnr = _calibration(model, reader, name, among, drawn)
-        rows += calibration
-        decibels += psnr
-        seconds, last = seconds + drawn.seconds, drawn.request
-    return Report(model.name, _told(last), tuple(rows), tuple(samples), fmean(decibels), seconds / len(samples))
+    names = chosen(suites, count)
+    return measure(
+        ModelArtist.of(model, settings), eyes(reader), names, count, training=training, progressed=progressed
+    )
 
 
-def _settings(settings: Request | None) -> Request:
-    """What is asked of each picture but the prompt: a fixed seed and a batch that is quick, unless said otherwise."""
-    asked = settings or Request()
-    batch = asked.batch or (1 if asked.strict else BATCH)
-    return replace(asked, seed=asked.seed or 0, batch=batch, count=1)
+def chosen(suites: Sequence[str], count: int) -> tuple[str, ...]:
+    """The suites of these names, each once; "all" is every one.
+
+    Raises RequestError for a suite that does not exist, none at all, or a count that cannot be drawn.
+    """
+    unknown = [name for name in suites if name not in TITLES and name != "all"]
+    if unknown or not suites:
+        found = ", ".join(unknown) or "empty"
+        raise RequestError(f"suites is {found}; there are {', '.join(TITLES)}, and all of them as all", "suites")
+    if isinstance(count, bool) or not 1 <= count <= MOST:
+        raise RequestError(f"count is {count}; it must be a whole number from 1 to {MOST}", "count")
+    return tuple(TITLES) if "all" in suites else tuple(dict.fromkeys(suites))
 
 
-def _told(request: Request) -> dict[str, Any]:
-    """The resolved settings without the prompts, for the report."""
-    return {key: value for key, value in request.to_dict().items() if key not in ("prompt", "count")}
+def measure(
+    artist: Artist,
+    eyes: Eyes,
+    suites: Sequence[str],
+    count: int,
+    *,
+    training: Training | None = None,
+    progressed: Progressed | None = None,
+) -> Report:
+    """`evaluate` for whoever draws, and whoever reads; the suites are those of `chosen`."""
+    told = _counter(progressed, _total(suites, count))
+    in_words = [name for name in suites if name in SUITES]
+    empty = artist.draw([""] * min(count, EMPTY), told) if in_words else []
+    found = [_words(artist, eyes, name, count, empty, told) for name in in_words]
+    edited = [_edits(artist, eyes, name, count, told) for name in suites if name in EDITS]
+    rows = [row for each in found for row in each.rows] + [row for each in edited for row in each.rows]
+    samples = [s for each in found for s in each.samples] + [s for each in edited for s in each.samples]
+    renders = [picture for each in found for picture in each.renders]
+    through = [picture for each in found for picture in each.through]
+    drawn = [sample.picture for each in found for sample in each.samples]
+    return Report(
+        model=artist.name,
+        settings=artist.settings,
+        rows=tuple(rows),
+        samples=tuple(samples),
+        distances=tuple(distance for each in found for distance in each.distances),
+        seams=tuple(seam for each in edited for seam in each.seams),
+        quality=_quality(renders, through) if found else None,
+        memorisation=memorised(drawn, renders, through, training or Training()) if found else None,
+        drawn=artist.clock.pictures,
+        seconds=artist.clock.seconds,
+    )
 
 
-def _from(progressed: Progressed | None, already: int, total: int) -> Callable[[int], None]:
-    return lambda done: progressed(already + done, total) if progressed else None
+@dataclass(frozen=True)
+class _Words:
+    """What a suite of words found, and its renders before and after the autoencoder."""
+
+    rows: list[Row]
+    samples: list[Sample]
+    distances: list[Distance]
+    renders: list[Image.Image]
+    through: list[Image.Image]
 
 
-def _draw(model: Model, among: Sequence[Case], asked: Request, progressed: Callable[[int], None]) -> _Drawn:
-    """The model's pictures of the cases' captions, in order."""
-    request = replace(asked, prompt=tuple(case.caption.text for case in among))
-    finished: list[Finished] = []
-    began = time.perf_counter()
-    for event in stream(model, request, metadata=False):
-        if isinstance(event, Finished):
-            finished.append(event)
-            progressed(len(finished))
-    seconds = time.perf_counter() - began
-    finished.sort(key=lambda event: event.index)
-    return _Drawn([event.picture for event in finished], finished[0].request, seconds)
-
-
-def _calibration(
-    model: Model, reader: Reader, suite: str, among: Sequence[Case], drawn: _Drawn
-) -> tuple[list[Row], list[float]]:
-    """The rows that the model's figures are to be seen beside, and the autoencoder's PSNR of each render."""
+def _words(
+    artist: Artist, eyes: Eyes, name: str, count: int, empty: list[Image.Image], told: Callable[[], None]
+) -> _Words:
+    suite = SUITES[name]
+    among = cases(suite, count)
     captions = [case.caption for case in among]
-    side = min(drawn.pictures[0].size) // model.stride * model.stride
-    renders = [to_pictures(to_levels(render([case.scene], side)))[0] for case in among]
-    through = [reconstruct(model, picture) for picture in renders]
-    rows = [
-        summarise(suite, "renders", _scores(reader, renders, captions)),
-        summarise(suite, "autoencoder", _scores(reader, [each.picture for each in through], captions)),
-        summarise(suite, "shuffled", _scores(reader, drawn.pictures, shuffled(among))),
+    pictures = artist.draw([caption.text for caption in captions], told)
+    renders = rendered([case.scene for case in among], artist.side)
+    through = artist.through(renders)
+    seen = eyes.look(pictures)
+    marks = scored(seen, captions, suite.scored)
+    samples = [
+        Sample(name, caption.text, artist.seed + number, picture, each)
+        for number, (caption, picture, each) in enumerate(
+            zip(captions, pictures, next(iter(marks.values())), strict=True)
+        )
     ]
-    return rows, [each.psnr for each in through]
+    found = [
+        *read_rows(name, "model", marks),
+        *read_rows(name, "renders", scored(eyes.look(renders), captions, suite.scored)),
+        *read_rows(name, "autoencoder", scored(eyes.look(through), captions, suite.scored)),
+        *read_rows(name, "shuffled", scored(seen, shuffled(among), suite.scored)),
+        *read_rows(name, "empty", scored(eyes.look(empty), captions[: len(empty)], suite.scored)),
+    ]
+    again = rendered([_again(case, suite, number) for number, case in enumerate(among)], artist.side)
+    sources = {"model": pictures, "renders": again, "autoencoder": through}
+    return _Words(found, samples, _distances(eyes, name, renders, sources), renders, through)
 
 
-def _scores(reader: Reader, pictures: Sequence[Image.Image], captions: Sequence[Caption]) -> list[Score]:
-    readings = [
-        reading
-        for at in range(0, len(pictures), BATCH)
-        for reading in read(reader, to_pixels(pictures[at : at + BATCH]))
+def _edits(artist: Artist, eyes: Eyes, name: str, count: int, told: Callable[[], None]) -> Edited:
+    if name == "img2img":
+        return redrawn(artist, eyes, _scenes_to_redraw(count), told)
+    return repainted(artist, eyes, count, told)
+
+
+def _scenes_to_redraw(count: int) -> int:
+    """So many that all strengths together are about `count` pictures; at least two, one for each kind of exchange."""
+    return max(2, count // len(STRENGTHS))
+
+
+def _total(suites: Sequence[str], count: int) -> int:
+    each = [_scenes_to_redraw(count) * len(STRENGTHS) if name == "img2img" else count for name in suites]
+    return sum(each) + (min(count, EMPTY) if any(name in SUITES for name in suites) else 0)
+
+
+def _counter(progressed: Progressed | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if progressed:
+            progressed(done, total)
+
+    return told
+
+
+def _again(case: Case, suite: Suite, number: int) -> Scene:
+    """The same scene with other chances: texture, horizon, and things moved a little within their places."""
+    rng = np.random.default_rng([suite.seed, number, 2])
+    moved = [
+        replace(thing, x=thing.x + float(rng.uniform(-1, 1)) * MOVED, y=thing.y + float(rng.uniform(-1, 1)) * MOVED)
+        for thing in case.scene.things
     ]
-    return [score(reading, caption) for reading, caption in zip(readings, captions, strict=True)]
+    return replace(
+        case.scene,
+        things=tuple(moved),
+        horizon=float(rng.uniform(0.56, 0.68)),  # what scenes are drawn with
+        texture=int(rng.integers(2**31)),
+    )
+
+
+def _distances(
+    eyes: Eyes, suite: str, renders: Sequence[Image.Image], sources: Mapping[str, Sequence[Image.Image]]
+) -> list[Distance]:
+    """The sources' distances from the renders; none of fewer than two pictures."""
+    if len(renders) < 2:
+        return []
+    raw = eyes.embed(renders)
+    true = standardised(raw, raw)
+    width = median_distance(true)
+    features = {source: standardised(eyes.embed(pictures), raw) for source, pictures in sources.items()}
+    return [
+        Distance(suite, source, len(true), kid(each, true), mmd(each, true, width)) for source, each in features.items()
+    ]
+
+
+def _quality(renders: Sequence[Image.Image], through: Sequence[Image.Image]) -> Quality:
+    pairs = list(zip(renders, through, strict=True))
+    return Quality(len(pairs), fmean(psnr(*pair) for pair in pairs), fmean(ssim(*pair) for pair in pairs))

@@ -1,124 +1,81 @@
-"""What an evaluation found, as values: shares with their intervals, rows of them, and the pictures behind them."""
+"""An evaluation of one model as a value, and as JSON."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from sfumato.scenes.score import ATTRIBUTES, Mark, Score
-
-Z95 = 1.959964  # standard normal quantile at 97.5 %
-
-
-def wilson(right: int, said: int) -> tuple[float, float]:
-    """The 95 % interval of a share: `right` of `said`; (0, 1) of nothing.
-
-    Wilson 1927. Claims of one picture are taken as independent, which makes it a little narrow with several things.
-    """
-    if said == 0:
-        return 0.0, 1.0
-    share, z2 = right / said, Z95**2
-    middle = (share + z2 / (2 * said)) / (1 + z2 / said)
-    half = Z95 * math.sqrt(share * (1 - share) / said + z2 / (4 * said**2)) / (1 + z2 / said)
-    return max(0.0, min(share, middle - half)), min(
-        1.0, max(share, middle + half)
-    )  # rounding may not leave the share out
+from sfumato.evaluate.distances import Distance
+from sfumato.evaluate.memorisation import Memorisation
+from sfumato.evaluate.rows import LEARNED, Row, Sample
+from sfumato.evaluate.seams import Seam
 
 
 @dataclass(frozen=True)
-class Figure:
-    """How often an attribute that was said was right; "strict" counts pictures in which everything was."""
+class Quality:
+    """What the autoencoder leaves of held-out renders: means over the pictures, PSNR in decibels, SSIM up to 1."""
 
-    attribute: str
-    right: int
-    said: int
-
-    @property
-    def share(self) -> float:
-        """Right of said, 0..1; nan where nothing was said."""
-        return self.right / self.said if self.said else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share."""
-        return wilson(self.right, self.said)
-
-
-@dataclass(frozen=True)
-class Row:
-    """The figures of one source of pictures on one suite.
-
-    Sources: "model" draws the prompts; "renders" are the scenes drawn by the renderer, what the reader can do at
-    best; "autoencoder" are those after encoding and decoding, what the model can do at best; "shuffled" are the
-    model's pictures against other prompts, what is right by chance.
-    """
-
-    suite: str
-    source: str
     pictures: int
-    figures: tuple[Figure, ...]
-
-    def figure(self, attribute: str) -> Figure:
-        """The figure of one attribute, or of "strict"."""
-        return next(figure for figure in self.figures if figure.attribute == attribute)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture that the model drew, and how it was read."""
-
-    suite: str
-    prompt: str
-    seed: int
-    picture: Image.Image
-    score: Score
+    psnr: float
+    ssim: float
 
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation of one model. `settings` is the resolved request that the pictures were drawn with.
+    """What an evaluation found. `settings` is the resolved request that the pictures were drawn with.
 
-    `autoencoder_psnr` is the mean over the renders, in decibels; `seconds` is what drawing one picture took.
+    `quality` and `memorisation` are None where no prompts were drawn. `seconds` is what `drawn` pictures took together,
+    reading not counted; those drawn for no words are among them.
     """
 
     model: str
     settings: dict[str, Any]
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
-    autoencoder_psnr: float
+    distances: tuple[Distance, ...]
+    seams: tuple[Seam, ...]
+    quality: Quality | None
+    memorisation: Memorisation | None
+    drawn: int
     seconds: float
 
-    def row(self, suite: str, source: str = "model") -> Row:
-        """The row of a suite and a source."""
-        return next(row for row in self.rows if (row.suite, row.source) == (suite, source))
+    @property
+    def speed(self) -> float:
+        """Pictures a second."""
+        return self.drawn / self.seconds if self.seconds else math.nan
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites, in the order of the rows."""
+        return tuple(dict.fromkeys(row.suite for row in self.rows))
+
+    def row(self, suite: str, source: str = "model", reader: str = LEARNED) -> Row:
+        """The row of a suite, a source and a reader ("agreement" of the two is one too)."""
+        return next(row for row in self.rows if (row.suite, row.source, row.reader) == (suite, source, reader))
 
     def to_json(self) -> str:
-        """Everything but the pictures, as one JSON object."""
+        """Everything but the pictures, as one JSON object; what is not finite is null."""
         value = {
             "model": self.model,
             "settings": self.settings,
-            "autoencoder_psnr_db": round(self.autoencoder_psnr, 3),
-            "seconds_per_picture": round(self.seconds, 4),
+            "pictures_drawn": self.drawn,
+            "pictures_per_second": _number(self.speed),
+            "autoencoder": None if self.quality is None else _quality(self.quality),
             "rows": [_row(row) for row in self.rows],
+            "distances": [_distance(distance) for distance in self.distances],
+            "memorisation": None if self.memorisation is None else _memorisation(self.memorisation),
+            "seams": [_seam(seam) for seam in self.seams],
             "samples": [_sample(sample) for sample in self.samples],
         }
-        return json.dumps(value, ensure_ascii=False, indent=1)
+        return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
 
 
-def summarise(suite: str, source: str, scores: Sequence[Score]) -> Row:
-    """The figures of some pictures: each attribute that was said at least once, and "strict" at the end."""
-    marks = [mark for score in scores for mark in score.marks]
-    figures = [_figure(name, (m for m in marks if m.attribute == name)) for name in ATTRIBUTES]
-    strict = Figure("strict", sum(score.strict for score in scores), len(scores))
-    return Row(suite, source, len(scores), (*(figure for figure in figures if figure.said), strict))
+def _number(value: float, digits: int = 4) -> float | None:
+    return round(value, digits) if math.isfinite(value) else None
 
 
-def _figure(name: str, marks: Iterable[Mark]) -> Figure:
-    rights = [mark.right for mark in marks]
-    return Figure(name, sum(rights), len(rights))
+def _quality(quality: Quality) -> dict[str, Any]:
+    return {"pictures": quality.pictures, "psnr_db": _number(quality.psnr), "ssim": _number(quality.ssim)}
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -126,14 +83,47 @@ def _row(row: Row) -> dict[str, Any]:
         figure.attribute: {
             "right": figure.right,
             "said": figure.said,
-            "share": round(figure.share, 4),
+            "share": _number(figure.share),
             "interval": [round(bound, 4) for bound in figure.interval],
         }
         for figure in row.figures
     }
-    return {"suite": row.suite, "source": row.source, "pictures": row.pictures, "figures": figures}
+    about = {"suite": row.suite, "source": row.source, "reader": row.reader, "pictures": row.pictures}
+    return {**about, "figures": figures}
+
+
+def _distance(found: Distance) -> dict[str, Any]:
+    about = {"suite": found.suite, "source": found.source, "pictures": found.pictures}
+    return {**about, "kid": _number(found.kid, 6), "mmd": _number(found.mmd, 6)}
+
+
+def _memorisation(found: Memorisation) -> dict[str, Any]:
+    training = found.training
+    return {
+        "training": {"scenes": training.scenes, "seed": training.seed, "counts": list(training.counts)},
+        "pictures": found.pictures,
+        "median_distance": {
+            "drawn": _number(found.drawn),
+            "renders": _number(found.renders),
+            "autoencoder": _number(found.through),
+        },
+        "ratio": _number(found.ratio),
+        "suspicious": _number(found.suspicious),
+        "nearest": [{"scene": each.scene, "distance": _number(each.distance)} for each in found.nearest],
+    }
+
+
+def _seam(found: Seam) -> dict[str, Any]:
+    return {
+        "source": found.source,
+        "pictures": found.pictures,
+        "across": _number(found.across),
+        "beside": _number(found.beside),
+        "ratio": _number(found.ratio),
+    }
 
 
 def _sample(sample: Sample) -> dict[str, Any]:
     wrong = [{"attribute": m.attribute, "said": m.said, "seen": m.seen} for m in sample.score.wrong]
-    return {"suite": sample.suite, "prompt": sample.prompt, "seed": sample.seed, "wrong": wrong}
+    about = {"suite": sample.suite, "source": sample.source, "prompt": sample.prompt, "seed": sample.seed}
+    return {**about, "wrong": wrong}
