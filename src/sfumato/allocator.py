@@ -3,9 +3,10 @@
 import ctypes
 import platform
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc, malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
 KEPT = 2**31 - 1  # bytes of free memory at the top of the heap that stay ours; the largest that mallopt takes
-STEP = 256 << 20  # bytes that the heap grows by at least
+STEP = 64 << 20  # bytes that the heap grows by at least
+HUGE = 256 << 20  # bytes from which on a block is not kept: few are so large, and in a heap they leave large holes
 
 
 def keep_freed_memory() -> bool:
@@ -18,5 +19,6 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all(
-        mallopt(option, value) == 1 for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, STEP))
+        mallopt(option, value) == 1
+        for option, value in ((M_MMAP_THRESHOLD, HUGE), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, STEP))
     )

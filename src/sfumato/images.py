@@ -30,9 +30,10 @@ MAX_PIXELS = 8192 * 8192  # the largest picture that a request can make can also
 PictureSource = str | os.PathLike[str] | bytes | Image.Image
 
 
-def open_picture(source: PictureSource) -> Image.Image:
+def open_picture(source: PictureSource, *, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The picture of a path, of bytes or as it is, turned upright and loaded, in the mode of the file.
 
+    `formats` are Pillow's names of those that are read.
     Raises PictureError for a missing, foreign, damaged or too large file.
     """
     if isinstance(source, Image.Image):
@@ -42,14 +43,15 @@ def open_picture(source: PictureSource) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the tighter one
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as opened:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as opened:
                 _check_size(opened, name)
                 opened.load()
                 return ImageOps.exif_transpose(opened)
     except FileNotFoundError:
         raise PictureError(f"{name}: there is no such file") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{name} is not a PNG, JPEG or WebP picture") from None
+        known = f"{', '.join(formats[:-1])} or {formats[-1]}".replace("WEBP", "WebP")
+        raise PictureError(f"{name} is not a {known} picture") from None
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} is too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:

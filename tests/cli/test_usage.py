@@ -35,7 +35,10 @@ WRONG_USAGE = {
     "an empty prompt file": (("txt2img", "@empty.txt"), "there is no prompt in @empty.txt"),
     "no prompt file": (("txt2img", "@none.txt"), "none.txt: No such file or directory"),
     "binary prompt file": (("txt2img", "@binary.txt"), "binary.txt is not UTF-8 text"),
-    "no such part": (("train", "vae", "x.toml"), "'vae' is not one of 'autoencoder', 'text', 'unet', 'reader'"),
+    "no such part": (
+        ("train", "vae", "x.toml"),
+        "'vae' is not one of 'autoencoder', 'text',",
+    ),
     "no scenes": (("scenes", "caption", "--count", "0"), "0 is not from 1 to"),
     "sampler unknown": (
         ("txt2img", "a", "--sampler", "magic", "-m", "none"),

@@ -10,6 +10,7 @@ from sfumato.scenes.render import render
 from sfumato.scenes.scene import scene
 from sfumato.scenes.vocabulary import UNSEEN_PAIRS
 from sfumato.train.config import DataConfig, RunConfig, TrainConfig
+from sfumato.train.plan import Pass
 from sfumato.train.reader import ReaderLoss, ReaderTask, Truth, reader_scene, reading_loss, truth, worsen
 
 SURE = 20.0  # a logit
@@ -94,9 +95,9 @@ def test_a_step_is_the_same_whenever_it_is_computed(tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     tasks = [ReaderTask(config(tmp_path)), ReaderTask(config(tmp_path, pool=8))]
     for task in tasks:
-        first, _ = task.loss(5, 0, 4, 4)
-        task.loss(6, 0, 0, 4)
-        again, _ = task.loss(5, 0, 4, 4)
+        first, _ = task.loss(Pass(7, 5, 4, 4, 4, 0, 1))
+        task.loss(Pass(7, 6, 0, 4, 4, 0, 1))
+        again, _ = task.loss(Pass(7, 5, 4, 4, 4, 0, 1))
         assert float(first.detach()) == float(again.detach())
     assert torch.equal(before, torch.random.get_rng_state())
 

@@ -17,8 +17,8 @@ from sfumato.scenes.vocabulary import COLOURS, KINDS
 from sfumato.train import run_training
 from sfumato.train.autoencoder import AutoencoderTask, busier_crops
 from sfumato.train.config import DataConfig, RunConfig, TrainConfig
+from sfumato.train.objective import SCHEDULER, DenoisingLoss, Objective
 from sfumato.train.text import ClaimHeads, contrastive
-from sfumato.train.unet import UNetLoss, UNetTask
 from sfumato.weights.assemble import assemble
 
 SIZE = 32
@@ -146,6 +146,16 @@ def test_training_the_decoder_alone_leaves_the_latents_and_their_scale_as_they_w
     assert scales[0] == scales[1]
 
 
+def test_an_autoencoder_is_trained_against_a_discriminator_and_by_features(tmp_path: Path) -> None:
+    loss = "[loss]\nperceptual = 0.1\nadversarial = 0.5\nadversarial_start = 4\n"
+    trained(tmp_path, "autoencoder", AUTOENCODER, "pool = 6\nvalidation = 2\n", loss)
+    lines = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
+    assert "adaptive" not in lines[0]  # the first step is before its start
+    assert lines[1]["adaptive"] > 0
+    assert all(line["perceptual"] > 0 and math.isfinite(line["discriminator"]) for line in lines[:2])
+    assert lines[2]["validation_psnr"] > 0
+
+
 def test_what_the_world_alone_can_teach_is_refused_for_a_folder(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (32, 32)).save(picture)
@@ -160,7 +170,7 @@ def test_what_the_world_alone_can_teach_is_refused_for_a_folder(tmp_path: Path) 
         trained(tmp_path, "unet", UNET, "pool = 2\n")
     with pytest.raises(ConfigError, match=r"loss\.decoder_only needs start\.autoencoder"):
         trained(tmp_path, "autoencoder", AUTOENCODER, "pool = 2\n", "[loss]\ndecoder_only = true\n")
-    with pytest.raises(ConfigError, match=r"run\.precision is float32 or bf16, found 'fp8'"):
+    with pytest.raises(ConfigError, match=r"run\.precision is float32, bf16 or fp16, found 'fp8'"):
         trained(tmp_path, "autoencoder", AUTOENCODER, "pool = 2\n", precision="fp8")
     with pytest.raises(ConfigError, match="unknown key 'squarred'; did you mean 'squared'"):
         trained(tmp_path, "autoencoder", AUTOENCODER, "pool = 2\n", "[loss]\nsquarred = 1.0\n")
@@ -206,9 +216,10 @@ def test_the_contrastive_loss_of_matched_and_of_equal_embeddings() -> None:
         ("min_snr", "sample", 9.0, 5.0),
         ("clipped", "v_prediction", 9.0, 6.0 / 10.0),
         ("clipped", "v_prediction", 2.0, 1.0),
+        ("debiased", "epsilon", 4.0, 0.5),  # Yu et al. 2023: 1 / sqrt(SNR) for noise
+        ("debiased", "v_prediction", 4.0, 0.2),
     ],
 )
 def test_weights_of_the_squared_error(weighting: str, prediction: str, snr: float, expected: float) -> None:
-    task = UNetTask.__new__(UNetTask)
-    task.weights = UNetLoss(weighting=weighting, prediction=prediction)
-    assert float(task._weight(torch.tensor([snr**-0.5]))) == pytest.approx(expected, rel=1e-5)
+    objective = Objective(DenoisingLoss(weighting=weighting), prediction, SCHEDULER)
+    assert float(objective.weight(torch.tensor([snr**-0.5]))) == pytest.approx(expected, rel=1e-5)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import sfumato
-from sfumato.cli import bench, demo, drawing, evaluation, machine, models, pictures, scenes, training
+from sfumato.cli import bench, data, demo, drawing, evaluation, machine, models, pictures, scenes, training
 from sfumato.cli.options import SIZE
 from sfumato.cli.progress import is_verbose
 from sfumato.errors import RequestError, SfumatoError
@@ -27,6 +27,7 @@ for verbs in (drawing.app, pictures.app, evaluation.app, training.app, machine.a
     app.registered_commands += verbs.registered_commands
 app.add_typer(models.app, name="models")
 app.add_typer(scenes.app, name="scenes")
+app.add_typer(data.app, name="data")
 VERBS = {str(command.name) for command in app.registered_commands} | {
     str(group.name) for group in app.registered_groups
 }

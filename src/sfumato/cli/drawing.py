@@ -13,6 +13,7 @@ from sfumato.cli.options import (
     Which,
     grouped,
     number,
+    parse_embedding,
     parse_grid,
     parse_lora,
     parse_size,
@@ -20,7 +21,7 @@ from sfumato.cli.options import (
 from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
-from sfumato.request import NoiseMode, Request, checked_loras
+from sfumato.request import NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -130,6 +131,7 @@ def request_of(
         noise=noise,
         strict=drawing.strict,
         loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
+        embeddings=checked_embeddings([parse_embedding(text) for text in drawing.embedding or ()]),
     )
 
 

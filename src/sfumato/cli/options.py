@@ -175,6 +175,10 @@ class Drawing:
             help="A LoRA; its weight in the UNet, 1 by default, and in the text encoders, W by default. Repeatable.",
         ),
     ] = None
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|PATH[:WORD]", help="The embedding of a new word for prompts. Repeatable."),
+    ] = None
     seed: Annotated[
         int | None,
         typer.Option(parser=whole, metavar="N", help="Of the first picture, the next has N + 1; random by default."),
@@ -230,6 +234,14 @@ def parse_lora(text: str) -> tuple[str | float, ...]:
         if count == len(numbers) or Path(name).expanduser().exists():
             return name, *(float(part) for part in parts[len(parts) - count :])
     raise AssertionError("the loop ends with the last count")
+
+
+def parse_embedding(text: str) -> tuple[str, ...]:
+    """Name and word from `toy.safetensors:<toy>`. A colon may be part of a path: what exists is a path whole."""
+    name, colon, word = text.rpartition(":")
+    if not colon or not word or Path(text).expanduser().exists():
+        return (text,)
+    return name, word
 
 
 def parse_grid(text: str | None) -> int | None:

@@ -1,5 +1,6 @@
 """train: the parts of a model, from a TOML file."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,9 @@ class Part(StrEnum):
     autoencoder = "autoencoder"
     text = "text"
     unet = "unet"
+    lora = "lora"
+    inversion = "inversion"
+    inpainting = "inpainting"
     reader = "reader"
 
 
@@ -27,7 +31,12 @@ app = typer.Typer()
 @grouped
 def train(
     part: Annotated[
-        Part, typer.Argument(metavar="PART", help="autoencoder, text, unet or reader.", show_default=False)
+        Part,
+        typer.Argument(
+            metavar="PART",
+            help="autoencoder, text, unet, lora, inversion, inpainting or reader.",
+            show_default=False,
+        ),
     ],
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run as TOML.", show_default=False)],
     voice: Voice,
@@ -37,9 +46,10 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in its output folder.")] = False,
 ) -> None:
-    """Train a part of a model.
+    """Train a part of a model, or something that changes one.
 
-    Its autoencoder, text encoder or UNet, or the reader that scores pictures of the drawn world.
+    Its autoencoder, text encoder or UNet; a LoRA, the embedding of a new word or an inpainting model from a model that
+    there is; or the reader that scores pictures of the drawn world.
     Ctrl-C saves and stops; --resume goes on as if nothing had happened.
     """
     from sfumato.train.config import read_config
@@ -56,9 +66,10 @@ def train(
 
         bar(f"{part}: preparing", 0, run.steps)
         steps = run_training(part.value, config, overrides, resume=resume, report=report)
-    if voice.json:
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, one tells
+    if voice.json and first:
         write_document({"output": run.output, "steps": steps, "of": run.steps, "finished": steps >= run.steps})
-    else:
+    elif first:
         write_line(run.output)
     if steps < run.steps:
         raise KeyboardInterrupt

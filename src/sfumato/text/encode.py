@@ -141,6 +141,7 @@ class TextStack:
         """What becomes of a prompt before it is encoded, for one of the encoders. Raises PromptError."""
         return report(prompt, self.tokenizers[encoder], dialect=dialect, limit=self.rules.limit)
 
+    @torch.no_grad()
     def encode(
         self, prompts: str | Sequence[str], *, dialect: Dialect = "a1111", clip_skip: int = 0, rows: int = 1
     ) -> Conditioning:
@@ -154,6 +155,7 @@ class TextStack:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         return self._encode(prompts, dialect=dialect, clip_skip=clip_skip, rows=rows)
 
+    @torch.no_grad()
     def encode_pair(
         self,
         prompts: str | Sequence[str],
@@ -200,7 +202,11 @@ class TextStack:
         ids = torch.tensor([*(original or (height, width)), *crop, *last], dtype=torch.float32)
         return replace(conditioning, size=ids.to(conditioning.context.device).repeat(len(conditioning), 1))
 
-    @torch.no_grad()
+    def encode_with_gradients(self, prompts: Sequence[str], *, dialect: Dialect = "plain") -> Conditioning:
+        """As `encode`, for training: all chunks go through an encoder at a time, and gradients can be taken."""
+        rows = max(1, 2 * len(prompts))
+        return self._encode(prompts, dialect=dialect, clip_skip=0, rows=rows)
+
     def _encode(self, prompts: Sequence[str | None], *, dialect: Dialect, clip_skip: int, rows: int) -> Conditioning:
         """As `encode`; a prompt that is None gives zeros. At least one must not be None."""
         self._check_clip_skip(clip_skip)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-KINDS = ("autoencoder", "text", "unet", "reader")
+KINDS = ("autoencoder", "text", "unet", "lora", "inversion", "inpainting", "reader")
+# Sections of a configuration that only some recipes read.
+SECTIONS = {"lora": ("lora",), "prior": ("lora", "unet"), "inversion": ("inversion",), "inpainting": ("inpainting",)}
 
 
 def run_training(
@@ -23,9 +25,13 @@ def run_training(
     from sfumato.errors import ConfigError
     from sfumato.train import loop
     from sfumato.train.config import read_config
+    from sfumato.train.data import Sampled, say_left_out
 
     keep_freed_memory()
     config = read_config(config_path, overrides)
+    for section, readers in SECTIONS.items():
+        if getattr(config, section) and kind not in readers:
+            raise ConfigError(f"[{section}] is for {' and '.join(readers)}, not for {kind}; leave it out.")
     task: loop.Task
     if kind == "autoencoder":
         from sfumato.train.autoencoder import AutoencoderTask
@@ -39,10 +45,26 @@ def run_training(
         from sfumato.train.unet import UNetTask
 
         task = UNetTask(config)
+    elif kind == "lora":
+        from sfumato.train.lora import LoraTask
+
+        task = LoraTask(config)
+    elif kind == "inversion":
+        from sfumato.train.inversion import InversionTask, undecayed
+
+        config = undecayed(config)
+        task = InversionTask(config)
+    elif kind == "inpainting":
+        from sfumato.train.inpainting import InpaintingTask
+
+        task = InpaintingTask(config)
     elif kind == "reader":
         from sfumato.train.reader import ReaderTask
 
         task = ReaderTask(config)
     else:
         raise ConfigError(f"Nothing to train is called {kind!r}; there are {', '.join(KINDS)}.")
-    return loop.run(task, config, resume=resume, report=report).step
+    progress = loop.run(task, config, resume=resume, report=report)
+    if isinstance(task, Sampled):
+        say_left_out(task.samples)
+    return progress.step

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from sfumato.errors import ConfigError
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
 from sfumato.preview import fit_factors
+from sfumato.train.adversary import Discriminator, adaptive_weight, hinge, judge
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import open_samples, shown
 from sfumato.train.device import autocast, channels_last, pick_device
+from sfumato.train.division import divide
 from sfumato.train.parts import read_part, start_folder, write_part
-from sfumato.train.plan import generator, sample_indices, seeded
+from sfumato.train.perceptual import perceptual
+from sfumato.train.plan import Pass, seeded
 from sfumato.train.sheet import contact_sheet
 
 LATENT_NOISE, POSTERIOR_NOISE, CROP = 1, 2, 3  # purposes of the keyed generators
+RECONSTRUCTION = {"absolute", "squared", "edges", "colour", "perceptual"}  # the terms that compare pictures
 SHEET_COUNT = 8
 STATISTICS_COUNT, CHUNK = 256, 32  # pictures that the latents' scale is measured on, so many at a time
 
@@ -41,6 +45,10 @@ class AutoencoderLoss:
     divergence: float = 1e-4
     anchor: float = 0.0
     noise: float = 0.0
+    perceptual: float = 0.0  # distance of features
+    features: str = "reader"  # which: of the drawn world's reader, or a file of LPIPS weights
+    adversarial: float = 0.0  # deceiving a discriminator of patches, times the weight that adapts to reconstruction's
+    adversarial_start: int = 0  # samples before deceiving counts; the discriminator learns from the start
     crop: int = 0  # side of the square that each picture is cut to, 0 for none; of two random squares the busier
     decoder_only: bool = False  # of `start.autoencoder`: latents, and so every UNet that knows them, stay as they are
 
@@ -53,7 +61,11 @@ class AutoencoderTask:
         self.weights = build(AutoencoderLoss, config.loss, "loss")
         self.device = pick_device(config.run)
         self.samples = open_samples(config.data)
+        self.division = divide(self.samples, config.data)
         self.network = channels_last(self._network().to(self.device))
+        self.distance = perceptual(self.weights.features).to(self.device) if self.weights.perceptual else None
+        with seeded(config.run.seed + 1):
+            self.discriminator = Discriminator().to(self.device) if self.weights.adversarial else None
         if self.weights.decoder_only:
             for part in (self.network.encoder, self.network.quant_conv):
                 if part is not None:
@@ -72,29 +84,51 @@ class AutoencoderTask:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        return {"autoencoder": self.network}
+        networks: dict[str, nn.Module] = {"autoencoder": self.network}
+        return {**networks, "discriminator": self.discriminator} if self.discriminator else networks
 
-    def loss(self, step: int, microbatch: int, first: int, count: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        indices = sample_indices(self.config.data.seed, first, count, self.samples.length)
-        seed = self.config.run.seed
-        pixels = self.samples.pictures(indices)
+    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+        indices = self.division.indices(self.config.data.seed, part.numbers)
+        pixels = self.samples.pictures(indices, part.numbers)
         if self.weights.crop:
-            pixels = busier_crops(pixels, self.weights.crop, generator(seed, step, microbatch, CROP))
+            draws = zip(torch.split(pixels, part.size), part.generators(CROP), strict=True)
+            pixels = torch.cat([busier_crops(some, self.weights.crop, draw) for some, draw in draws])
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
         with autocast(self.config.run, self.device):
             with torch.set_grad_enabled(not self.weights.decoder_only):
                 posterior = self.network.encode(pixels)
             mean, std = posterior.mean.float(), posterior.std.float()
-            drawn = torch.randn(mean.shape, generator=generator(seed, step, microbatch, POSTERIOR_NOISE))
-            added = torch.randn(mean.shape, generator=generator(seed, step, microbatch, LATENT_NOISE))
+            drawn, added = (part.normal(purpose, mean.shape[1:]) for purpose in (POSTERIOR_NOISE, LATENT_NOISE))
             latent = mean + std * drawn.to(self.device) + self.weights.noise * added.to(self.device)
             decoded = self.network.decode(latent).float()
         decoded.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         terms = self._terms(pixels, decoded, mean, std)
-        total = sum((getattr(self.weights, name) * term for name, term in terms.items()), torch.zeros(()))
+        if self.distance is not None:
+            with autocast(self.config.run, self.device):
+                terms["perceptual"] = self.distance(decoded, pixels).mean()
+        weighted = {name: getattr(self.weights, name) * term for name, term in terms.items()}
+        total = sum(weighted.values(), torch.zeros((), device=self.device))
         figures: dict[str, float | Tensor] = {name: term.detach() for name, term in terms.items()}
         figures["psnr"] = 10 * torch.log10(4 / terms["squared"].detach())
+        if self.discriminator is not None:
+            reconstruction = torch.stack([weighted[name] for name in sorted(weighted.keys() & RECONSTRUCTION)]).sum()
+            against, told = self._adversarial(self.discriminator, pixels, decoded, reconstruction, part)
+            total, figures = total + against, {**figures, **told}
         return total, {"loss": total.detach(), **figures}
+
+    def _adversarial(
+        self, discriminator: nn.Module, pixels: Tensor, decoded: Tensor, reconstruction: Tensor, part: Pass
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The loss of deceiving the discriminator and its own, in one sum: each reaches only its own weights."""
+        with autocast(self.config.run, self.device):
+            loss = hinge(discriminator(pixels).float(), discriminator(decoded.detach()).float())
+            deception = -judge(discriminator, decoded).float().mean()
+        figures: dict[str, float | Tensor] = {"discriminator": loss.detach(), "deception": deception.detach()}
+        if part.seen < self.weights.adversarial_start:
+            return loss, figures
+        last = self.network.decoder.conv_out.weight
+        weight = self.weights.adversarial * adaptive_weight(reconstruction, deception, last)
+        return loss + weight * deception, {**figures, "adaptive": weight}
 
     def _terms(self, pixels: Tensor, decoded: Tensor, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
         cell = self.network.config.stride
@@ -109,6 +143,18 @@ class AutoencoderTask:
             "divergence": 0.5 * (mean**2 + variance - 1 - variance.log()).mean(),
             "anchor": ((mean[:, :3] - means) ** 2).mean(),
         }
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The fidelity of held-back pictures, from the posteriors' means: PSNR in dB, of the mean squared error."""
+        held = list(self.division.held)
+        squared = []
+        for at in range(0, len(held), CHUNK):
+            pixels = self.samples.pictures(held[at : at + CHUNK]).to(self.device)
+            with autocast(self.config.run, self.device):
+                decoded = self.network.decode(self.network.encode(pixels).mean).float()
+            squared.append(((decoded - pixels) ** 2).mean((1, 2, 3)))
+        return {"psnr": float(10 * torch.log10(4 / torch.cat(squared).mean()))} if held else {}
 
     @torch.no_grad()
     def sheet(self) -> Image.Image:

@@ -1,9 +1,15 @@
-"""The state of a run on disk: weights, averages, optimizer and step, as safetensors; a crash loses none that stood."""
+"""The state of a run on disk: weights, averages, optimizer and step; a crash at any moment loses none that stood.
+
+A checkpoint is a folder `step-N`, written aside, synced, renamed into place and read back before an older one is
+removed. The tensors are three safetensors files, or, where they are divided among processes, PyTorch's distributed
+checkpoint; each is read whatever the run that reads it is divided into. `latest` names the newest.
+"""
 
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sfumato.errors import CheckpointError
+from sfumato.train.adamw8bit import AdamW8bit
 from sfumato.train.ema import Average
 
 PREFIX = "step-"
+LATEST = "latest"
+PARTS = ("weights", "average", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -27,44 +36,99 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(
-    folder: Path,
-    progress: Progress,
-    fingerprint: str,
-    networks: dict[str, nn.Module],
-    average: Average,
-    optimizer: torch.optim.Optimizer,
-    keep: int,
-) -> Path:
-    """Writes a checkpoint beside, syncs it, renames it into place, then removes all but the newest `keep`."""
+@dataclass(frozen=True)
+class State:
+    """Everything that a run goes on from. `scaler` is that of float16."""
+
+    networks: Mapping[str, nn.Module]
+    average: Average
+    optimizer: torch.optim.Optimizer
+    fingerprint: str
+    scaler: "torch.amp.GradScaler | None" = field(default=None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state, in place, as `part/network/name`."""
+        weights = {f"{name}/{key}": value for name, n in self.networks.items() for key, value in n.state_dict().items()}
+        parts = (weights, self.average.state(), self._moments())
+        return {f"{part}/{key}": value for part, held in zip(PARTS, parts, strict=True) for key, value in held.items()}
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{key}/{moment}": value
+            for name, network in self.networks.items()
+            for key, parameter in network.named_parameters()
+            for moment, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def make_moments(self) -> None:
+        """Gives the optimizer its state before the first step, so that there is something to read into."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if isinstance(self.optimizer, AdamW8bit):
+                    self.optimizer.state[parameter] = self.optimizer.make_state(parameter)
+                else:
+                    step = torch.zeros(
+                        (), dtype=torch.float32, device=parameter.device
+                    )  # where the fused kernel has it
+                    moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                    self.optimizer.state[parameter] = {"step": step, **moments}
+
+    def told(self, progress: Progress) -> str:
+        """The small part of the state, as JSON."""
+        scaler = self.scaler.state_dict() if self.scaler else None
+        told = {"step": progress.step, "samples": progress.samples, "seconds": progress.seconds, "scaler": scaler}
+        return json.dumps({**told, "fingerprint": self.fingerprint}, indent=1)
+
+
+def save(folder: Path, progress: Progress, state: State, keep: int) -> Path:
+    """Writes a checkpoint from a single process, and removes all but the newest `keep` once it has been read back."""
+    aside = begin(folder)
+    tensors = state.tensors()
+    for part in PARTS:
+        held = {key.removeprefix(f"{part}/"): value for key, value in tensors.items() if key.startswith(f"{part}/")}
+        save_file({key: value.detach().contiguous() for key, value in held.items()}, aside / f"{part}.safetensors")
+    (aside / "state.json").write_text(state.told(progress))
+    target = settle(folder, aside, progress)
+    for key, value in _tensors_of(target).items():
+        if not torch.equal(value, tensors[key].detach().cpu()):
+            raise CheckpointError(f"{target} does not hold what was written ({key}); is the disk failing?")
+    prune(folder, keep)
+    return target
+
+
+def begin(folder: Path) -> Path:
+    """An empty folder to write a checkpoint into; what a crash left of others is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{PREFIX}{progress.step:08d}"
+    for left in folder.glob(".writing-*"):
+        shutil.rmtree(left)
     aside = folder / f".writing-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    weights = {f"{name}/{key}": value for name, n in networks.items() for key, value in n.state_dict().items()}
-    for name, tensors in (
-        ("weights", weights),
-        ("average", average.state()),
-        ("optimizer", _moments(networks, optimizer)),
-    ):
-        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, aside / f"{name}.safetensors")
-    state = {
-        "step": progress.step,
-        "samples": progress.samples,
-        "seconds": progress.seconds,
-        "fingerprint": fingerprint,
-    }
-    (aside / "state.json").write_text(json.dumps(state, indent=1))
-    for path in [*aside.iterdir(), aside]:
+    return aside
+
+
+def settle(folder: Path, aside: Path, progress: Progress) -> Path:
+    """Syncs a written checkpoint and gives it its name; `latest` names it."""
+    target = folder / f"{PREFIX}{progress.step:08d}"
+    for path in [*aside.rglob("*"), aside]:
         _sync(path)
-    if target.exists():
-        shutil.rmtree(target)
+    if target.exists():  # one that is not complete, or the same step of a run that was set back
+        target.rename(folder / f".writing-{target.name}")
     aside.rename(target)
     _sync(folder)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    pointer = folder / f".{LATEST}"
+    pointer.write_text(target.name + "\n")
+    _sync(pointer)
+    pointer.rename(folder / LATEST)
+    _sync(folder)
     return target
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and what was set aside."""
+    for old in checkpoints(folder)[:-keep]:
+        old.rename(folder / f".writing-{old.name}")  # gone at once, so that none is ever half there
+    for left in folder.glob(".writing-*"):
+        shutil.rmtree(left)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -72,46 +136,53 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / "state.json").is_file())
 
 
-def restore(
-    path: Path, fingerprint: str, networks: dict[str, nn.Module], average: Average, optimizer: torch.optim.Optimizer
-) -> Progress:
-    """Loads a checkpoint into the given objects. Raises CheckpointError where it belongs to another run."""
+def restore(path: Path, state: State) -> Progress:
+    """Loads a checkpoint into the given state. Raises CheckpointError where it is damaged or belongs to another run."""
     try:
-        state = json.loads((path / "state.json").read_text())
-        weights, averages, moments = (load_file(path / f"{n}.safetensors") for n in ("weights", "average", "optimizer"))
-    except (OSError, ValueError, SafetensorError) as error:
+        told = json.loads((path / "state.json").read_text())
+        if told["fingerprint"] != state.fingerprint:
+            raise CheckpointError(
+                f"{path} was made with other settings: {_differences(told['fingerprint'], state.fingerprint)}."
+            )
+        state.make_moments()
+        if is_sharded(path):
+            from sfumato.train.sharded import read
+
+            read(path, state.tensors())
+        else:
+            _copy(path, _tensors_of(path), state.tensors())
+        if state.scaler and told["scaler"]:
+            state.scaler.load_state_dict(told["scaler"])
+        return Progress(told["step"], told["samples"], told["seconds"])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} is not a complete checkpoint: {error}. Remove it to resume from an older one."
         ) from error
-    if state["fingerprint"] != fingerprint:
-        raise CheckpointError(
-            f"{path} was made with other settings: {_differences(state['fingerprint'], fingerprint)}."
-        )
-    for name, network in networks.items():
-        network.load_state_dict({k.removeprefix(f"{name}/"): v for k, v in weights.items() if k.startswith(f"{name}/")})
-    average.load(averages)
-    _load_moments(networks, optimizer, moments)
-    return Progress(state["step"], state["samples"], state["seconds"])
 
 
-def _moments(networks: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{key}/{moment}": value
-        for name, network in networks.items()
-        for key, parameter in network.named_parameters()
-        for moment, value in optimizer.state.get(parameter, {}).items()
-    }
+def is_sharded(path: Path) -> bool:
+    """Was a checkpoint written by processes that each had a part?"""
+    return (path / ".metadata").is_file()
 
 
-def _load_moments(networks: dict[str, nn.Module], optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    for name, network in networks.items():
-        for key, parameter in network.named_parameters():
-            prefix = f"{name}/{key}/"
-            found = {k.removeprefix(prefix): v for k, v in moments.items() if k.startswith(prefix)}
-            for moment, value in found.items():
-                memory = torch.preserve_format
-                placed = torch.empty_like(parameter, memory_format=memory) if value.shape == parameter.shape else value
-                optimizer.state[parameter][moment] = placed.copy_(value) if placed is not value else value
+@torch.no_grad()
+def _copy(path: Path, held: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    """Copies tensors in place; those that are divided among processes take their part."""
+    if held.keys() != into.keys():
+        odd = sorted(held.keys() ^ into.keys())
+        raise CheckpointError(f"{path} belongs to another run: {len(odd)} tensors differ, first {odd[0]!r}.")
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    for key, value in into.items():
+        if isinstance(value, DTensor):
+            value.copy_(distribute_tensor(held[key].to(value.device), value.device_mesh, value.placements))
+        else:
+            value.copy_(held[key])
+
+
+def _tensors_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of three files, as `part/network/name`."""
+    return {f"{part}/{key}": v for part in PARTS for key, v in load_file(path / f"{part}.safetensors").items()}
 
 
 def _differences(old: str, new: str) -> str:

@@ -17,28 +17,56 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """How long, how large, and where. Steps are optimizer steps; a step sees batch * accumulate samples."""
+    """How long, how large, and where. Steps are optimizer steps; a step sees `batch` samples in all processes together.
+
+    Every random number is drawn for a microbatch of the step: the result is the same, but for the order of sums,
+    however many processes and passes the microbatches are divided among.
+    """
 
     output: str
     seed: int = 0
     steps: int
     batch: int
-    accumulate: int = 1
-    precision: str = "float32"  # or "bf16": autocast, weights and optimizer stay float32
+    microbatch: int = 0  # samples whose random numbers are drawn together; 0 = the whole batch
+    accumulate: int = 1  # passes through the networks that each process divides its share of a step into
+    precision: str = "float32"  # or "bf16", "fp16": autocast, weights and optimizer stay float32
     device: str = "auto"
+    recompute: bool = (
+        False  # a UNet's activations in the backward pass instead of keeping them: less memory, a third slower
+    )
+    shard: bool = False  # weights, gradients and optimizer divided among the processes (FSDP2)
     ema: float = 0.999  # per step, with warm-up (1 + n) / (10 + n)
     log_every: int = 20
+    validate_every: int = 500
     save_every: int = 500
     sheet_every: int = 1000
     keep: int = 2
+    tensorboard: bool = False  # the figures of log.jsonl as TensorBoard's events too, under `output`/events
+
+    @property
+    def microbatches(self) -> int:
+        """How many microbatches a step has. Raises ConfigError where they do not divide the batch."""
+        size = self.microbatch or self.batch
+        if self.batch < 1 or size < 1 or self.batch % size:
+            raise ConfigError(f"run.microbatch must divide run.batch, {self.batch}; found {self.microbatch}.")
+        return self.batch // size
+
+
+SCHEDULES = ("cosine", "linear", "constant", "inverse_root")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a linear warm-up and a cosine decay to `final` times the rate; both counted in steps."""
+    """AdamW, and its rate as a function of the samples seen: a linear rise over `warmup`, then `schedule`.
 
+    cosine and linear fall to `final` times the rate at the run's last sample; inverse_root falls with the root of
+    the samples after `warmup` (Karras et al. 2024, equation 67, without its reference batch).
+    """
+
+    kind: str = "adamw"  # or "adamw8bit": moments in 8 bits, by bitsandbytes on CUDA
     rate: float = 1e-4
-    warmup: int = 100
+    schedule: str = "cosine"
+    warmup: int = 3200  # samples
     final: float = 0.05
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -47,13 +75,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The drawn world when `source` is "world", else a folder of pictures with captions."""
+    """The drawn world when `source` is "world", else a path: a folder, a dataset configuration, shards or tables."""
 
     source: str = "world"
     size: int = 128
-    pool: int = 0  # how many different samples there are; 0 = endless (world) or all (folder)
+    pool: int = 0  # how many different samples there are; 0 = endless (world) or all (pictures)
+    validation: int = 0  # samples that are kept out of training and that the validation loss is taken on
+    mirror: bool = False  # half of the pictures left to right; not where captions name sides
     counts: tuple[float, ...] = (1.0,)  # shares of scenes with 1, 2, ... things
     seed: int = 1
+    caption_column: str = field(default="text", repr=False)  # where a source has columns or fields
+    image_column: str = field(default="", repr=False)  # "" = file_name in metadata, the only one of pictures in a table
+    unreadable: float = field(default=0.05, repr=False)  # share of pictures that may be unreadable, and is left out
+    caption: str = field(default="", repr=False)  # of every picture that has none of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +100,22 @@ class TrainConfig:
     network: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)  # weights that the run builds on, by name
+    lora: dict[str, Any] = field(default_factory=dict)
+    prior: dict[str, Any] = field(default_factory=dict)  # with lora and unet: pictures of the class
+    inversion: dict[str, Any] = field(default_factory=dict)
+    inpainting: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
-        """What may not change when a run is resumed, as JSON: all but lengths, places and reporting."""
-        free = {"output", "steps", "device", "log_every", "save_every", "sheet_every", "keep"}
+        """What may not change when a run is resumed, as JSON: all but lengths, places, division and reporting."""
+        free = {"output", "steps", "device", "accumulate", "recompute", "shard", "keep", "tensorboard"}
+        free |= {"log_every", "validate_every", "save_every", "sheet_every"}
         value = dataclasses.asdict(self)
         value["run"] = {key: item for key, item in value["run"].items() if key not in free}
+        if not self.data.caption:
+            del value["data"]["caption"]
+        for section in ("lora", "prior", "inversion", "inpainting"):  # those that a recipe has only if it is asked
+            if not value[section]:
+                del value[section]
         return json.dumps(value, sort_keys=True)
 
 
@@ -115,6 +159,13 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     if missing:
         raise ConfigError(f"{where}: missing {', '.join(missing)}.")
     return kind(**{key: _typed(types[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def choice(key: str, value: str, options: Sequence[str]) -> str:
+    """The value, if it is one of the options. Raises ConfigError naming the key, the value and the options."""
+    if value not in options:
+        raise ConfigError(f"{key} is one of {', '.join(options)}; found {value!r}.")
+    return value
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

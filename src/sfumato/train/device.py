@@ -1,5 +1,6 @@
 """Where and in which precision a run computes."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -9,6 +10,8 @@ from torch import nn
 from sfumato.errors import ConfigError
 from sfumato.train.config import RunConfig
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -17,17 +20,17 @@ def pick_device(config: RunConfig) -> torch.device:
     if config.device != "auto":
         return torch.device(config.device)
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[object]:
-    """The context that the networks run in: none for float32, autocast for bf16. Raises ConfigError for others."""
+    """The context that the networks run in: none for float32, autocast for the others. Raises ConfigError."""
     if config.precision == "float32":
         return nullcontext()
-    if config.precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    raise ConfigError(f"run.precision is float32 or bf16, found {config.precision!r}.")
+    if config.precision in HALVES:
+        return torch.autocast(device.type, HALVES[config.precision])
+    raise ConfigError(f"run.precision is float32, bf16 or fp16, found {config.precision!r}.")
 
 
 def channels_last(network: N) -> N:

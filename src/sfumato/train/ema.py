@@ -1,5 +1,7 @@
 """An exponential moving average of weights, with the warm-up that CompVis' LitEma uses."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -7,12 +9,12 @@ from torch import Tensor, nn
 class Average:
     """Averages of the parameters of some networks, float32, updated once a step."""
 
-    def __init__(self, networks: dict[str, nn.Module], decay: float) -> None:
+    def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
         self.decay = decay
         self.weights = {name: {k: p.detach().clone() for k, p in n.named_parameters()} for name, n in networks.items()}
 
     @torch.no_grad()
-    def update(self, networks: dict[str, nn.Module], step: int) -> None:
+    def update(self, networks: Mapping[str, nn.Module], step: int) -> None:
         """Moves towards the current weights by 1 - min(decay, (1 + step) / (10 + step))."""
         rate = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, network in networks.items():
@@ -21,7 +23,7 @@ class Average:
             torch._foreach_lerp_(list(averages.values()), [parameters[key].detach() for key in averages], rate)
 
     @torch.no_grad()
-    def swap(self, networks: dict[str, nn.Module]) -> None:
+    def swap(self, networks: Mapping[str, nn.Module]) -> None:
         """Exchanges averages and weights in place; the second call undoes the first."""
         for name, network in networks.items():
             for key, parameter in network.named_parameters():

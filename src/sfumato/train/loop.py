@@ -1,27 +1,35 @@
-"""The training loop, the same for every recipe: it resumes the run that it finds in its folder."""
+"""The training loop, the same for every recipe, in one process or many: it resumes the run that it finds."""
 
-import json
 import logging
-import math
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sfumato.errors import CheckpointError
-from sfumato.train import checkpoint
-from sfumato.train.checkpoint import Progress
-from sfumato.train.config import OptimizerConfig, TrainConfig
+from sfumato.nn.unet import UNet
+from sfumato.train import checkpoint, sharded
+from sfumato.train.checkpoint import Progress, State
+from sfumato.train.config import TrainConfig
 from sfumato.train.ema import Average
+from sfumato.train.journal import Journal, Report
+from sfumato.train.optimizer import learning_rate, make_optimizer, make_scaler
+from sfumato.train.plan import Pass, passes
+from sfumato.train.ranks import Ranks, joined, whole
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Task(Protocol):
@@ -32,8 +40,12 @@ class Task(Protocol):
         """The networks that are trained, by name, already on their device."""
         ...
 
-    def loss(self, step: int, microbatch: int, first: int, count: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The mean loss over samples number `first` to `first + count - 1`, and figures for the log."""
+    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The mean loss over the samples of a pass, and figures for the log."""
+        ...
+
+    def validate(self) -> dict[str, float]:
+        """Figures on samples that are never trained on, always with the same random numbers; may be empty."""
         ...
 
     def sheet(self) -> Image.Image | None:
@@ -45,122 +57,191 @@ class Task(Protocol):
         ...
 
 
-def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The rate of a step: linear warm-up, then half a cosine down to `final` times the rate at the last step."""
-    if step < config.warmup:
-        return config.rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, steps - config.warmup)
-    return config.rate * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+class Whole(nn.Module):
+    """A recipe as one module whose forward is its loss, so that its gradients are summed over processes as one."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(task.networks)
+        self._loss = task.loss
+
+    def forward(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+        return self._loss(part)
 
 
-def run(
-    task: Task, config: TrainConfig, *, resume: bool = False, report: Callable[[dict[str, float]], None] | None = None
-) -> Progress:
+def run(task: Task, config: TrainConfig, *, resume: bool = False, report: Report | None = None) -> Progress:
     """Trains until `run.steps`, or until interrupted, and saves; returns where the run is.
 
     Writes log.jsonl, checkpoints, sheets and, once finished, the export under `run.output`. Without `resume`, a folder
-    that already holds a run is a CheckpointError: nothing is overwritten.
+    that already holds a run is a CheckpointError: nothing is overwritten. Under torchrun the processes share the work.
     """
-    folder = Path(config.run.output)
-    existing = checkpoint.checkpoints(folder)
-    if existing and not resume:
-        raise CheckpointError(f"{folder} already holds a run ({existing[-1].name}); --resume goes on with it.")
-    networks = task.networks
-    parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    o = config.optimizer
-    optimizer = torch.optim.AdamW(parameters, lr=o.rate, betas=o.betas, weight_decay=o.weight_decay, fused=True)
-    average = Average(networks, config.run.ema)
-    progress = Progress()
-    if existing:
-        progress = checkpoint.restore(existing[-1], config.fingerprint(), networks, average, optimizer)
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = _Journal(folder / "log.jsonl", config.run.log_every, progress, report)
-    with _until_interrupted() as interrupted:
-        while progress.step < config.run.steps and not interrupted():
-            progress = _step(task, config, networks, parameters, optimizer, average, progress, journal)
-            finished = progress.step == config.run.steps
-            if progress.step % config.run.save_every == 0 or finished or interrupted():
-                fingerprint = config.fingerprint()
-                checkpoint.save(folder, progress, fingerprint, networks, average, optimizer, config.run.keep)
-            if progress.step % config.run.sheet_every == 0 or finished:
-                _show(task, networks, average, folder / f"sheet-{progress.step:08d}.png")
-    if progress.step == config.run.steps:
-        average.swap(networks)
-        task.export(folder / "export")
-        average.swap(networks)
-    return progress
+    with joined() as ranks:
+        return Training(task, config, ranks, report).go(resume)
 
 
-def _step(
-    task: Task,
-    config: TrainConfig,
-    networks: dict[str, nn.Module],
-    parameters: list[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    average: Average,
-    progress: Progress,
-    journal: "_Journal",
-) -> Progress:
-    began = time.perf_counter()
-    for network in networks.values():
-        network.train()
-    rate = learning_rate(config.optimizer, progress.step, config.run.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    figures: dict[str, float | Tensor] = {}
-    for microbatch in range(config.run.accumulate):
-        first = progress.samples + microbatch * config.run.batch
-        loss, figures = task.loss(progress.step, microbatch, first, config.run.batch)
-        (loss / config.run.accumulate).backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip)
-    if not torch.isfinite(norm):
-        raise CheckpointError(
-            f"The gradient is not finite at step {progress.step}; resume with a lower optimizer.rate."
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    average.update(networks, progress.step)
-    seconds = time.perf_counter() - began
-    samples = config.run.batch * config.run.accumulate
-    progress = Progress(progress.step + 1, progress.samples + samples, progress.seconds + seconds)
-    journal.note(progress, {"gradient": norm, "rate": rate, **figures})
-    return progress
+class Training:
+    """A run as it goes."""
 
+    def __init__(self, task: Task, config: TrainConfig, ranks: Ranks, report: Report | None) -> None:
+        self.task, self.config, self.ranks = task, config, ranks
+        self.folder = Path(config.run.output)
+        passes(config.run, 0, 0, ranks.rank, ranks.size)  # refuses what cannot be divided
+        networks = task.networks
+        for network in networks.values():
+            if config.run.recompute and isinstance(network, UNet):
+                network.gradient_checkpointing = True
+        self.divided = config.run.shard and ranks.size > 1
+        if self.divided:
+            sharded.shard(networks)
+            self.saving_group = dist.new_group(backend="gloo")
+        self.whole: nn.Module = Whole(task)
+        if ranks.size > 1 and not self.divided:
+            self.whole = DistributedDataParallel(self.whole, broadcast_buffers=False)
+        self.parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(config.optimizer, self.parameters)
+        self.scaler = make_scaler(config.run, self.parameters)
+        self.average = Average(networks, config.run.ema)
+        self.state = State(networks, self.average, self.optimizer, config.fingerprint(), self.scaler)
+        self.saving: Saving | None = None
+        self.report = report if ranks.first else None
 
-class _Journal:
-    """The figures of a run, averaged over `every` steps, as JSON lines."""
+    def go(self, resume: bool) -> Progress:
+        """From the newest checkpoint, or the start, to the end or an interruption."""
+        run, existing = self.config.run, checkpoint.checkpoints(self.folder)
+        self.ranks.wait()
+        if existing and not resume:
+            raise CheckpointError(f"{self.folder} already holds a run ({existing[-1].name}); --resume goes on with it.")
+        progress = checkpoint.restore(existing[-1], self.state) if existing else Progress()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with Journal(self.config, progress, self.ranks, self.report) as journal, _until_interrupted() as interrupted:
+            while progress.step < run.steps:
+                progress = self.step(progress, journal)
+                finished = progress.step == run.steps
+                stop = self.ranks.any(interrupted())
+                if progress.step % run.validate_every == 0 or finished:
+                    journal.note_validation(progress, self.with_averages(self.task.validate))
+                if progress.step % run.save_every == 0 or finished or stop:
+                    self.save(progress)
+                if progress.step % run.sheet_every == 0 or finished:
+                    self.show(self.folder / f"sheet-{progress.step:08d}.png")
+                if stop:
+                    break
+        self.settle()
+        if progress.step == run.steps:
+            self.with_averages(self.export)
+        return progress
 
-    def __init__(
-        self, path: Path, every: int, progress: Progress, report: Callable[[dict[str, float]], None] | None
-    ) -> None:
-        self.path, self.every, self.report = path, every, report
-        self.sums: dict[str, float] = {}
-        self.since, self.count = progress, 0
+    def step(self, progress: Progress, journal: Journal) -> Progress:
+        """One optimizer step."""
+        began = time.perf_counter()
+        run = self.config.run
+        for network in self.state.networks.values():
+            network.train()
+        rate = learning_rate(self.config.optimizer, progress.samples, run.batch, run.steps * run.batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        figures: dict[str, float | Tensor] = {}
+        mine = passes(run, progress.step, progress.samples, self.ranks.rank, self.ranks.size)
+        share = sum(part.share for part in mine)
+        for part in mine:
+            with self._summed(last=part is mine[-1]):
+                loss, told = self.whole(part)
+                # Weighed by samples; the wrappers take the mean over processes, which is undone here.
+                self.scaler.scale(loss * (part.share * self.ranks.size)).backward()
+            for name, value in told.items():
+                figures[name] = figures.get(name, 0.0) + value * (part.share / share)
+        self.scaler.unscale_(self.optimizer)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip))
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise CheckpointError(
+                f"The gradient is not finite at step {progress.step}; resume with a lower optimizer.rate."
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.state.networks, progress.step)
+        seconds = time.perf_counter() - began
+        progress = Progress(progress.step + 1, progress.samples + run.batch, progress.seconds + seconds)
+        journal.note(progress, {"gradient": norm, "rate": rate, **figures})
+        return progress
 
-    def note(self, progress: Progress, figures: dict[str, float | Tensor]) -> None:
-        for key, value in figures.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
-        self.count += 1
-        if progress.step % self.every:
+    @contextmanager
+    def _summed(self, last: bool) -> Iterator[None]:
+        """Within, gradients stay in this process unless it is the step's last pass."""
+        if isinstance(self.whole, DistributedDataParallel):
+            with nullcontext() if last else self.whole.no_sync():
+                yield
             return
-        line = {key: total / self.count for key, total in self.sums.items()}
-        speed = (progress.samples - self.since.samples) / max(1e-9, progress.seconds - self.since.seconds)
-        line = {"step": progress.step, "samples": progress.samples, "samples_per_second": speed, **line}
-        with self.path.open("a") as file:
-            file.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")
-        if self.report:
-            self.report(line)
-        self.sums, self.since, self.count = {}, progress, 0
+        if self.divided:
+            for network in self.state.networks.values():
+                network.set_requires_gradient_sync(last)  # type: ignore[operator]
+        yield
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint; divided state is written while the run goes on, and settled before the next."""
+        self.settle()
+        if self.divided:
+            self.saving = Saving(self, progress)
+        elif self.ranks.first:
+            checkpoint.save(self.folder, progress, self.state, self.config.run.keep)
+        self.ranks.wait()
+
+    def settle(self) -> None:
+        """Waits for a checkpoint that is still being written, and gives it its place."""
+        if self.saving is not None:
+            self.saving.settle()
+            self.saving = None
+
+    def show(self, path: Path) -> None:
+        """The sheet of the averages, as a file."""
+        picture = self.with_averages(self.task.sheet)
+        if picture is not None and self.ranks.first:
+            picture.save(path)
+
+    def export(self) -> None:
+        """The export, from the first process; the others take part where its weights are divided among them."""
+        if self.ranks.first:
+            self.task.export(self.folder / "export")
+        elif self.divided:
+            with tempfile.TemporaryDirectory() as nowhere:
+                self.task.export(Path(nowhere) / "export")
+        self.ranks.wait()
+
+    def with_averages(self, act: Callable[[], T]) -> T:
+        """Does something while the networks hold their averages, in evaluation mode."""
+        networks = self.state.networks
+        self.average.swap(networks)
+        for network in networks.values():
+            network.eval()
+        try:
+            return act()
+        finally:
+            self.average.swap(networks)
 
 
-def _show(task: Task, networks: dict[str, nn.Module], average: Average, path: Path) -> None:
-    average.swap(networks)
-    for network in networks.values():
-        network.eval()
-    picture = task.sheet()
-    average.swap(networks)
-    if picture is not None:
-        picture.save(path)
+class Saving:
+    """A checkpoint of divided state on its way to the disk."""
+
+    def __init__(self, training: Training, progress: Progress) -> None:
+        self.training, self.progress = training, progress
+        ranks, folder = training.ranks, training.folder
+        self.aside = folder / f".writing-{progress.step}"
+        if ranks.first:
+            checkpoint.begin(folder).rename(self.aside)
+        ranks.wait()
+        self.written = sharded.write(self.aside, training.state.tensors(), training.saving_group)
+        self.told = training.state.told(progress)
+
+    def settle(self) -> None:
+        """Returns when every process has written its part and the checkpoint has its name."""
+        self.written.result()
+        ranks, folder = self.training.ranks, self.training.folder
+        ranks.wait()
+        if ranks.first:
+            (self.aside / "state.json").write_text(self.told)
+            sharded.verify(checkpoint.settle(folder, self.aside, self.progress))
+            checkpoint.prune(folder, self.training.config.run.keep)
+        ranks.wait()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 
 from sfumato.errors import ConfigError
 from sfumato.train.config import TrainConfig
+from sfumato.train.ranks import whole
 
 N = TypeVar("N", bound=nn.Module)
 C = TypeVar("C")
@@ -41,5 +42,5 @@ def write_part(network: nn.Module, described: Mapping[str, Any], folder: Path, n
     """Writes config.json and the weights of a network, in its own precision, as NAME.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    tensors = {key: value.detach().contiguous().cpu() for key, value in network.state_dict().items()}
+    tensors = {key: whole(value.detach()).contiguous().cpu() for key, value in network.state_dict().items()}
     save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})

@@ -16,8 +16,9 @@ from sfumato.scenes.scene import Scene, Split, Thing, scene
 from sfumato.scenes.vocabulary import STYLES
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.device import autocast, pick_device
-from sfumato.train.plan import generator, sample_indices
+from sfumato.train.plan import Pass, sample_indices
 
+WORSE = 1  # purpose of the keyed generators
 REACH = 0.07  # of a picture width: the standard deviation of presence around a thing's centre
 APART = 0.16  # of a picture width: the least distance of two centres in the drawn world, in x or in y
 
@@ -178,12 +179,11 @@ class ReaderTask:
     def networks(self) -> dict[str, nn.Module]:
         return {"reader": self.reader}
 
-    def loss(self, step: int, microbatch: int, first: int, count: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
         data = self.config.data
-        indices = sample_indices(data.seed, first, count, data.pool)
-        scenes, renders = self._renders(indices)
-        draw = generator(self.config.run.seed, step, microbatch, purpose=1)
-        pictures = worsen(renders, self.weights.worse, draw)
+        scenes, renders = self._renders(sample_indices(data.seed, part.numbers, data.pool))
+        draws = zip(torch.split(renders, part.size), part.generators(WORSE), strict=True)
+        pictures = torch.cat([worsen(renders, self.weights.worse, draw) for renders, draw in draws])
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
         with autocast(self.config.run, self.device):
             heads = self.reader(pictures)
@@ -202,6 +202,10 @@ class ReaderTask:
                 self._drawn = drawn
         pictures = torch.stack([drawn[index][1] for index in indices])
         return [drawn[index][0] for index in indices], pictures.float() / 127.5 - 1
+
+    def validate(self) -> dict[str, float]:
+        """Nothing: the reader is judged on the pictures that it is made for."""
+        return {}
 
     def sheet(self) -> Image.Image | None:
         """Nothing to look at: the reader draws no pictures."""

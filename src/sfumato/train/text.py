@@ -18,7 +18,7 @@ from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import World, open_samples
 from sfumato.train.device import autocast, pick_device
 from sfumato.train.parts import write_part
-from sfumato.train.plan import generator, sample_indices, seeded
+from sfumato.train.plan import Pass, sample_indices, seeded
 
 READOUT = 1  # purpose of the keyed generator that picks the place a claim is read from
 SLOTS = 2  # things whose claims are read
@@ -118,9 +118,8 @@ class TextTask:
             trained["tower"] = self.tower
         return trained
 
-    def loss(self, step: int, microbatch: int, first: int, count: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        indices = sample_indices(self.config.data.seed, first, count, self.samples.length)
-        draws = [first + at for at in range(count)]
+    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+        indices, draws = sample_indices(self.config.data.seed, part.numbers, self.samples.length), part.numbers
         total = torch.zeros((), device=self.device)
         figures: dict[str, float | Tensor] = {}
         described: list[Caption] = []
@@ -133,24 +132,25 @@ class TextTask:
         with autocast(self.config.run, self.device):
             states = self.encoder(ids)
             if self.weights.claims:
-                loss, right = self._claims(states.last, ids, described, step, microbatch)
+                loss, right = self._claims(states.last, ids, described, part)
                 total = total + self.weights.claims * loss
                 figures |= {"claims": loss.detach(), "right": right}
             if self.weights.contrastive:
-                pictures = self.tower(self.samples.pictures(indices).to(self.device))
-                loss, right = contrastive(states.pooled.float(), pictures.float(), self.tower.scale)
+                pictures = self.tower(self.samples.pictures(indices, draws).to(self.device))
+                # Within a microbatch, so that the sum over the step does not depend on how it is divided.
+                halves = zip(
+                    torch.split(states.pooled.float(), part.size), torch.split(pictures.float(), part.size), strict=True
+                )
+                pairs = [contrastive(texts, shown, self.tower.scale) for texts, shown in halves]
+                loss, right = (torch.stack(each).mean() for each in zip(*pairs, strict=True))
                 total = total + self.weights.contrastive * loss
                 figures |= {"contrastive": loss.detach(), "matched": right}
         return total, {"loss": total.detach(), **figures}
 
-    def _claims(
-        self, last: Tensor, ids: Tensor, described: list[Caption], step: int, microbatch: int
-    ) -> tuple[Tensor, Tensor]:
+    def _claims(self, last: Tensor, ids: Tensor, described: list[Caption], part: Pass) -> tuple[Tensor, Tensor]:
         """Cross-entropy of all claims, read at a random place from the end token on, so that each of them tells."""
         end = self.encoder.end(ids)
-        uniform = torch.rand(len(ids), generator=generator(self.config.run.seed, step, microbatch, READOUT)).to(
-            self.device
-        )
+        uniform = part.uniform(READOUT).to(self.device)
         place = end + (uniform * (ids.shape[1] - end)).long()
         state = last[torch.arange(len(ids), device=self.device), place].float()
         targets = self.heads.targets(described).to(self.device)
@@ -159,6 +159,10 @@ class TextTask:
         loss = torch.stack([F.cross_entropy(answer.float(), target) for answer, target in pairs]).sum()
         right = torch.stack([(answer.argmax(1) == target) for answer, target in pairs]).all(0).float().mean()
         return loss, right
+
+    def validate(self) -> dict[str, float]:
+        """Nothing: captions of the drawn world are endless, so that the log is of captions never seen before."""
+        return {}
 
     def sheet(self) -> Image.Image | None:
         """There is nothing to see."""

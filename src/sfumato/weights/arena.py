@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64  # bytes, a cache line
+# Pages of this process alone; those that can be shared, which Python makes by default, cost more.
+PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 def reserve(wanted: Iterable[tuple[torch.Size, torch.dtype]], device: torch.device) -> Iterator[Tensor]:
@@ -25,7 +27,7 @@ def reserve(wanted: Iterable[tuple[torch.Size, torch.dtype]], device: torch.devi
             yield innermost(torch.empty(shape.numel(), dtype=dtype, device=device), shape)
         return
     sizes = [-(-shape.numel() * dtype.itemsize // ALIGNMENT) * ALIGNMENT for shape, dtype in wanted]
-    room = mmap.mmap(-1, sum(sizes) or ALIGNMENT)
+    room = mmap.mmap(-1, sum(sizes) or ALIGNMENT, **PRIVATE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         room.madvise(mmap.MADV_HUGEPAGE)
     start = 0

@@ -1,0 +1,90 @@
+"""What a recipe trains on: a numbered set of pictures with captions; and the drawn world as one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+from sfumato.scenes.captions import Caption, caption
+from sfumato.scenes.render import render
+from sfumato.scenes.scene import Scene, scene
+from sfumato.train.config import DataConfig
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture that cannot be read, and why."""
+
+    name: str
+    reason: str
+
+
+class Samples(Protocol):
+    """A numbered set of pictures with captions. `length` 0 is endless.
+
+    `identity` changes when any picture does, or how it is cut; empty where the configuration says it all. `varies` says
+    that `draws` change how a sample looks. `left_out` are the pictures that could not be read.
+    """
+
+    length: int
+    identity: str
+    varies: bool
+    left_out: Sequence[LeftOut]
+
+    def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
+        """Pictures [B, 3, size, size] in [-1, 1], float32, on the CPU.
+
+        `draws` (any integers) choose where samples that vary are cut; without them it is the middle.
+        """
+        ...
+
+    def captions(self, indices: Sequence[int], draws: Sequence[int]) -> list[str]:
+        """A caption of each; where there are several, or words are shuffled or dropped, `draws` (integers) choose."""
+        ...
+
+    def first_alike(self, index: int) -> int:
+        """The lowest index whose picture is the same, so that repeats need to be encoded only once."""
+        ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """What has samples: every recipe but those that draw their own pictures."""
+
+    samples: Samples
+
+
+class World:
+    """Scenes of the drawn world, number by number."""
+
+    identity = ""
+    varies = False
+    left_out: Sequence[LeftOut] = ()
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self.length = config.pool
+
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        """The scenes themselves, for recipes that are taught more than pictures and words."""
+        return [scene(self.config.seed, index, counts=self.config.counts) for index in indices]
+
+    def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
+        return render(self.scenes(indices), self.config.size)
+
+    def described(self, scenes: Sequence[Scene], draws: Sequence[int]) -> list[Caption]:
+        """Captions with what they claim."""
+        return [caption(drawn, np.random.default_rng(draw)) for drawn, draw in zip(scenes, draws, strict=True)]
+
+    def captions(self, indices: Sequence[int], draws: Sequence[int]) -> list[str]:
+        return [described.text for described in self.described(self.scenes(indices), draws)]
+
+    def first_alike(self, index: int) -> int:
+        return index
+
+
+def shown(samples: Samples, count: int) -> list[int]:
+    """The indices that a contact sheet shows: the first `count`, from the start again where there are fewer."""
+    return [index % samples.length if samples.length else index for index in range(count)]

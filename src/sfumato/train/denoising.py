@@ -1,0 +1,263 @@
+"""The loop's body of every recipe that trains a network to denoise latents under words: Stable Diffusion's loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sfumato.diffusion.denoiser import denoiser, network_input, target
+from sfumato.diffusion.samplers.euler import euler
+from sfumato.diffusion.spacing import trailing
+from sfumato.diffusion.wrappers import guide_doubled
+from sfumato.errors import ConfigError
+from sfumato.text.encode import Conditioning, stack
+from sfumato.train import prior
+from sfumato.train.config import TrainConfig, build
+from sfumato.train.data import Samples, World, open_samples, shown
+from sfumato.train.device import autocast, pick_device
+from sfumato.train.division import divide
+from sfumato.train.foundation import Foundation, foundation
+from sfumato.train.latents import cached_latents
+from sfumato.train.objective import DenoisingLoss
+from sfumato.train.plan import Pass, generator
+from sfumato.train.sheet import contact_sheet
+
+POSTERIOR, NOISE, TIMESTEP, DROPOUT, MIRROR, OFFSET, VALIDATION = range(1, 8)  # purposes of the keyed generators
+SHEET_SHAPE, SHEET_STEPS, SHEET_GUIDANCE = (2, 8), 20, 3.0
+LEVELS = 10  # noise levels that the validation loss is taken at
+REMEMBERED = 1 << 30  # bytes of encoded captions that are kept
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples of a pass: indices into the data, clean latents, noise and timesteps, and who sees no words.
+
+    `mirrored`: whose picture is seen in a mirror; None for nobody's.
+    """
+
+    indices: list[int]
+    clean: Tensor
+    noise: Tensor
+    timestep: Tensor
+    dropped: Tensor
+    part: Pass
+    mirrored: Tensor | None = None
+
+
+class Denoising:
+    """Frozen autoencoder and text encoder, latents scaled, noise at stratified timesteps, a weighted squared error.
+
+    A recipe says what is trained and exported; it may also say what else the network sees and how samples are weighed.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.device = pick_device(config.run)
+        self.loss_config = build(DenoisingLoss, config.loss, "loss")
+        self.prior = prior.read_prior(config)
+        self.samples: Samples = open_samples(config.data)
+        if self.samples.length == 0:
+            raise ConfigError("data.pool must be set: a UNet is trained on latents that are encoded once.")
+        world = isinstance(self.samples, World)
+        if self.loss_config.layout and not world:
+            raise ConfigError("loss.layout needs data.source = 'world'; for a folder leave it at 0.")
+        if config.data.mirror and world:
+            raise ConfigError("data.mirror: captions of the drawn world name left and right; leave it out.")
+        self.division = divide(self.samples, config.data)
+        self.base = self.prepared(foundation(config, self.loss_config))
+        self.objective = self.base.objective
+        if self.prior is not None:
+            self._add_class(self.prior)
+        needed = self.samples.length + len(self.division.held) if world else self.samples.length
+        self.latents = cached_latents(self.base.autoencoder, self.samples, needed, config, self.device)
+        self._encoded: dict[str, Conditioning] = {}
+
+    def _add_class(self, settings: prior.PriorConfig) -> None:
+        assert self.base.model is not None
+        prior.draw_missing(self.base.model, settings, self.config)
+        others = prior.open_class(settings, self.config)
+        self.division = prior.alternate(self.division, self.samples.length, others.length)
+        self.samples = prior.WithClass(self.samples, others)
+
+    def prepared(self, base: Foundation) -> Foundation:
+        """What the run stands on, changed as the recipe needs it, before any picture is encoded."""
+        return base
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained."""
+        raise NotImplementedError
+
+    def export(self, folder: Path) -> None:
+        """Writes what was trained."""
+        raise NotImplementedError
+
+    @property
+    def text_is_trained(self) -> bool:
+        """Must gradients reach the text encoders?"""
+        return False
+
+    def extra_input(self, batch: Batch) -> Tensor | None:
+        """Channels that the network sees beside the noised latent, [B, C, h, w]."""
+        return None
+
+    def sheet_input(self, indices: Sequence[int]) -> Tensor | None:
+        """What `extra_input` is for a sheet of these samples, in no batch."""
+        return None
+
+    def importance(self, batch: Batch) -> Tensor | None:
+        """The weight of each sample's error in the mean over the step, [B]; None for 1."""
+        return None if self.prior is None else prior.importance(batch.part.numbers, self.prior.weight)
+
+    def auxiliary(self, batch: Batch) -> dict[str, Tensor]:
+        """Further terms of the loss, means over the samples, by the name of their weight in the loss's settings."""
+        return {}
+
+    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The weighted squared error, a mean over the samples; figures for low, middle and high noise beside it."""
+        batch = self.draw(part)
+        sigma = self.objective.sigmas[batch.timestep]
+        told = self.conditioning(self.captions(batch), batch.dropped)
+        errors = self.errors(batch, sigma, told)
+        weight = self.objective.weight(sigma).to(self.device)
+        importance = self.importance(batch)
+        weighted = errors * weight if importance is None else errors * weight * importance.to(self.device)
+        auxiliary = self.auxiliary(batch)
+        total = weighted.mean()
+        for name, term in auxiliary.items():
+            total = total + getattr(self.loss_config, name) * term
+        figures: dict[str, float | Tensor] = {
+            **self._apart(errors.detach(), part),
+            "loss": total.detach(),
+            "mse": errors.detach().mean(),
+            "dropped": batch.dropped.float().mean(),
+            **{name: term.detach() for name, term in auxiliary.items()},
+        }
+        for name, low, high in (("low", 0, 0.25), ("middle", 0.25, 0.75), ("high", 0.75, 1)):
+            level = batch.timestep / len(self.objective.sigmas)
+            inside = ((level >= low) & (level < high)).to(self.device)
+            figures[f"mse_{name}"] = (errors.detach() * inside).mean() / (high - low)
+        return total, figures
+
+    def _apart(self, errors: Tensor, part: Pass) -> dict[str, float | Tensor]:
+        """The mean errors of subject and class, where there are both."""
+        if self.prior is None:
+            return {}
+        others = torch.tensor([prior.is_class(number) for number in part.numbers], device=self.device)
+        return {"mse_subject": (errors * ~others).mean() * 2, "mse_class": (errors * others).mean() * 2}
+
+    def draw(self, part: Pass) -> Batch:
+        """The samples of a pass with all their random numbers."""
+        indices = self.division.indices(self.config.data.seed, part.numbers)
+        at = torch.tensor(indices)
+        mirrored = part.uniform(MIRROR) < 0.5 if self.config.data.mirror else None
+        if mirrored is not None:
+            at = at + mirrored * (len(self.latents.mean) // 2)
+        clean = self.latents.draw(at.tolist(), part.normal(POSTERIOR, self.latents.mean.shape[1:]))
+        noise = part.normal(NOISE, clean.shape[1:])
+        if self.loss_config.noise_offset:
+            noise = noise + self.loss_config.noise_offset * part.normal(OFFSET, (clean.shape[1], 1, 1))
+        timestep = self.objective.timesteps(part.strata(TIMESTEP))
+        dropped = part.uniform(DROPOUT) < self.loss_config.drop
+        return Batch(indices, clean, noise, timestep, dropped, part, mirrored)
+
+    def captions(self, batch: Batch) -> list[str]:
+        """A caption of each sample."""
+        return self.samples.captions(batch.indices, batch.part.numbers)
+
+    def errors(self, batch: Batch, sigma: Tensor, told: Conditioning) -> Tensor:
+        """The squared error of each sample, [B]."""
+        noised = network_input(batch.clean, batch.noise, sigma)
+        goal = target(self.objective.prediction, batch.clean, batch.noise, sigma).to(self.device)
+        extra = self.extra_input(batch)
+        seen = noised.to(self.device) if extra is None else torch.cat([noised.to(self.device), extra], dim=1)
+        with autocast(self.config.run, self.device):
+            output = self.base.unet(
+                seen, batch.timestep.float().to(self.device), told.context, told.pooled, told.size
+            ).float()
+        squared: Tensor = (output - goal) ** 2
+        return squared.mean((1, 2, 3))
+
+    def conditioning(self, texts: Sequence[str], dropped: Tensor | None = None) -> Conditioning:
+        """What the network is told: each caption encoded, or no words where it is dropped."""
+        flags = [False] * len(texts) if dropped is None else dropped.tolist()
+        said = ["" if drop else text for text, drop in zip(texts, flags, strict=True)]
+        if self.text_is_trained and torch.is_grad_enabled():
+            with autocast(self.config.run, self.device):
+                return self._floats(self.base.conditioning(said, self.config.data.size))
+        new = list(dict.fromkeys(text for text in said if text not in self._encoded))
+        held = self._encoded
+        if new:
+            with torch.no_grad(), autocast(self.config.run, self.device):
+                fresh = self._floats(self.base.conditioning(new, self.config.data.size))
+            held = {**self._encoded, **{text: fresh[at : at + 1] for at, text in enumerate(new)}}
+            if self._remembers(held, fresh):
+                self._encoded = held
+        return stack([held[text] for text in said])
+
+    def _remembers(self, held: dict[str, Conditioning], one: Conditioning) -> bool:
+        """Are encoded captions worth keeping: do they come again, and do they fit?"""
+        fixed = not isinstance(self.samples, World) and not self.text_is_trained
+        return fixed and len(held) * one.context[0].numel() * 4 < REMEMBERED
+
+    @staticmethod
+    def _floats(told: Conditioning) -> Conditioning:
+        return told.to(dtype=torch.float32)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The squared error on held-back samples, always with the same noise: the mean, and at each of ten levels."""
+        indices = list(self.division.held)
+        if not indices:
+            return {}
+        steps = len(self.objective.sigmas)
+        figures: dict[str, float] = {}
+        for level in range(LEVELS):
+            timestep = torch.full((len(indices),), int((level + 0.5) * steps / LEVELS))
+            errors = [
+                self._held_errors(indices[at : at + self.config.run.batch], timestep, level)
+                for at in range(0, len(indices), self.config.run.batch)
+            ]
+            figures[f"mse_{int(timestep[0]):04d}"] = float(torch.cat(errors).mean())
+        return {"mse": sum(figures.values()) / LEVELS, **figures}
+
+    def _held_errors(self, indices: list[int], timestep: Tensor, level: int) -> Tensor:
+        count = len(indices)
+        part = Pass(self.config.run.seed, level, indices[0], count, count, 0, 1)
+        clean = self.latents.draw(indices, torch.zeros(()))
+        shape = clean.shape[1:]
+        noise = torch.stack(
+            [torch.randn(shape, generator=generator(self.config.run.seed, level, i, VALIDATION)) for i in indices]
+        )
+        batch = Batch(indices, clean, noise, timestep[:count], torch.zeros(count, dtype=torch.bool), part)
+        told = self.conditioning(self.samples.captions(indices, [0] * count))
+        return self.errors(batch, self.objective.sigmas[batch.timestep], told)
+
+    @torch.no_grad()
+    def sheet(self) -> Image.Image | None:
+        """Pictures of the first captions of the data, always from the same noise."""
+        rows, columns = SHEET_SHAPE
+        count = rows * columns
+        indices = shown(self.samples, count)
+        texts = self.samples.captions(indices, range(count))
+        told = stack([self.conditioning([""] * count), self.conditioning(texts)])
+        extra = self.sheet_input(indices)
+
+        def network(x: Tensor, timestep: Tensor) -> Tensor:
+            seen = x if extra is None else torch.cat([x, extra.repeat(2, 1, 1, 1)], dim=1)
+            with autocast(self.config.run, self.device):
+                return self.base.unet(seen, timestep, told.context, told.pooled, told.size).float()  # type: ignore[no-any-return]
+
+        schedule = self.objective.schedule
+        denoise = denoiser(network, schedule, self.objective.prediction)
+        sigmas = trailing(schedule, SHEET_STEPS)
+        shape = (count, *self.latents.mean.shape[1:])
+        start = torch.randn(shape, generator=generator(self.config.run.seed, 0, 0, NOISE))
+        x = (start * (1 + sigmas[0] ** 2) ** 0.5).to(self.device)
+        for step in euler(guide_doubled(denoise, SHEET_GUIDANCE), x, sigmas, lambda index: start):
+            x = step.x
+        pixels = self.base.autoencoder.decode(x / self.base.autoencoder.config.scaling_factor)
+        return contact_sheet(list(pixels.reshape(*SHEET_SHAPE, *pixels.shape[1:])))

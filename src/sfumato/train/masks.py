@@ -1,0 +1,83 @@
+"""Random masks for inpainting, each a function of the run's seed and its sample's number: 1 = repaint."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASK = 21  # purpose of the keyed generator
+SMALLEST, LARGEST = 0.15, 0.9  # of a side: rectangles, and the axes of ellipses
+STROKES, BENDS = (1, 4), (2, 8)  # how many, and how many straight parts of each; both ends can come
+THIN, THICK = 0.05, 0.2  # of a side: the breadth of a stroke
+
+Random = np.random.Generator
+Point = np.ndarray[tuple[int], np.dtype[np.float64]]
+"""How far down and across, as parts of the side."""
+Grid = tuple[Tensor, Tensor]
+"""The heights [H, 1] and places across [1, W] of pixels' middles, as parts of the side."""
+
+
+def rectangles(random: Random, grid: Grid) -> Tensor:
+    """One to three rectangles, [H, W] of truth."""
+    covered = torch.zeros(len(grid[0]), grid[1].shape[1], dtype=torch.bool)
+    for _ in range(random.integers(1, 4)):
+        tall, wide = random.uniform(SMALLEST, LARGEST, 2)
+        top, left = random.uniform(0, 1 - tall), random.uniform(0, 1 - wide)
+        covered |= ((grid[0] - top - tall / 2).abs() <= tall / 2) & ((grid[1] - left - wide / 2).abs() <= wide / 2)
+    return covered
+
+
+def ellipse(random: Random, grid: Grid) -> Tensor:
+    """One ellipse, turned by any angle, [H, W] of truth."""
+    down, across = grid[0] - random.uniform(0.2, 0.8), grid[1] - random.uniform(0.2, 0.8)
+    angle, axes = random.uniform(0, np.pi), random.uniform(SMALLEST, LARGEST, 2) / 2
+    along, beside = np.cos(angle) * across + np.sin(angle) * down, np.cos(angle) * down - np.sin(angle) * across
+    covered: Tensor = (along / axes[0]) ** 2 + (beside / axes[1]) ** 2 <= 1
+    return covered
+
+
+def strokes(random: Random, grid: Grid) -> Tensor:
+    """A few bent strokes with round ends, as a brush leaves them, [H, W] of truth."""
+    covered = torch.zeros(len(grid[0]), grid[1].shape[1], dtype=torch.bool)
+    for _ in range(random.integers(STROKES[0], STROKES[1] + 1)):
+        breadth, direction = random.uniform(THIN, THICK), random.uniform(0, 2 * np.pi)
+        at = random.uniform(0, 1, 2)
+        for _ in range(random.integers(BENDS[0], BENDS[1] + 1)):
+            direction += random.uniform(-1, 1)  # radians
+            to = np.clip(at + random.uniform(0.1, 0.4) * np.array([np.sin(direction), np.cos(direction)]), 0, 1)
+            covered |= _distance(grid, at, to) <= breadth / 2
+            at = to
+    return covered
+
+
+def _distance(grid: Grid, start: Point, end: Point) -> Tensor:
+    """How far each pixel is from a straight line between two points, [H, W]."""
+    down, across = (float(value) for value in end - start)
+    length = max(down**2 + across**2, 1e-12)
+    from_down, from_across = grid[0] - float(start[0]), grid[1] - float(start[1])
+    along = ((from_down * down + from_across * across) / length).clamp(0, 1)
+    return torch.hypot(from_down - along * down, from_across - along * across)
+
+
+MASKS: dict[str, Callable[[Random, Grid], Tensor]] = {
+    "rectangles": rectangles,
+    "strokes": strokes,
+    "ellipse": ellipse,
+}
+
+
+def random_mask(seed: int, number: int, size: int, shape: Callable[[float], str]) -> Tensor:
+    """The mask of sample `number` of a run, [1, size, size] of zeros and ones, at least one of them 1.
+
+    `shape` gives the name of one of `MASKS` for a number in [0, 1), or "" for the whole picture. The same at every
+    size, but for the pixels' size.
+    """
+    random = np.random.default_rng([seed, number, MASK])
+    name = shape(float(random.uniform()))
+    if not name:
+        return torch.ones(1, size, size)
+    middles = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    covered = MASKS[name](random, (middles[:, None], middles[None, :]))
+    covered[size // 2, size // 2] |= ~covered.any()
+    return covered.float()[None]

@@ -1,0 +1,221 @@
+"""The inpainting recipe: where it starts, what its network sees, and that others load what it writes."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_start as tiny
+import torch
+from PIL import Image
+
+import sfumato
+from sfumato import operations as op
+from sfumato.errors import ConfigError
+from sfumato.job import prepare
+from sfumato.train import loop
+from sfumato.train.config import read_config
+from sfumato.train.inpainting import InpaintingTask, widened
+from sfumato.train.masks import MASKS, random_mask
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # deprecations among the reference implementations
+    import diffusers
+
+SIZE = tiny.SIZE
+COLOURS = {"a": (220, 30, 20), "b": (20, 160, 40), "c": (30, 60, 200)}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {kind: tiny.start_model(kind, root) for kind in ("sd1", "sdxl")}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.plain_pictures(tmp_path_factory.mktemp("pictures"), COLOURS)
+
+
+def sections(model: Path, pictures: Path, **inpainting: Any) -> dict[str, dict[str, Any]]:
+    given = {"start": {"model": str(model)}, "data": {"source": str(pictures)}, "inpainting": inpainting}
+    return {**given, "loss": {"drop": 0.3}}
+
+
+def task_of(model: Path, pictures: Path, folder: Path, **data: Any) -> InpaintingTask:
+    given = {
+        **sections(model, pictures),
+        "run": {"output": str(folder / "run"), "steps": 1, "batch": 4, "microbatch": 1},
+    }
+    given["data"] = {"source": str(pictures), "size": SIZE, "caption": "an astronaut", **data}
+    (folder / "task.toml").write_text(tiny.toml(given))
+    return InpaintingTask(read_config(folder / "task.toml"))
+
+
+def test_a_mask_depends_on_its_number_alone_and_covers_something() -> None:
+    masks = {(name, n): random_mask(1, n, 32, lambda u, name=name: name) for name in MASKS for n in range(40)}
+    for (name, number), mask in masks.items():
+        assert mask.shape == (1, 32, 32)
+        assert set(mask.unique().tolist()) <= {0.0, 1.0}
+        assert mask.any()
+        assert torch.equal(mask, random_mask(1, number, 32, lambda u, name=name: name))
+        larger = random_mask(1, number, 128, lambda u, name=name: name)
+        assert float((torch.nn.functional.avg_pool2d(larger, 4) - mask).abs().mean()) < 0.08  # the same at every size
+    for name in MASKS:
+        shares = [float(masks[name, number].mean()) for number in range(40)]
+        assert len(set(shares)) > 30
+        assert 0.1 < sum(shares) / 40 < 0.7
+
+
+def test_the_shares_of_the_masks_are_those_that_were_asked_for(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    task = task_of(models["sd1"], pictures, tmp_path)
+    found = Counter(task.shape(at / 1000) for at in range(1000))
+    assert found == {"": 250, "rectangles": 250, "strokes": 250, "ellipse": 250}
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_the_widened_network_predicts_what_it_did(models: dict[str, Path], kind: str) -> None:
+    model = sfumato.load(models[kind])
+    wide = widened(model.unet)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    around = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(2))
+    context = torch.randn(2, 5, model.unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(3))
+    added = (torch.ones(2, 48), torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2)) if kind == "sdxl" else ()
+    with torch.no_grad():
+        before = model.unet(x, torch.tensor([300.0, 800.0]), context, *added)
+        after = wide(torch.cat([x, around], 1), torch.tensor([300.0, 800.0]), context, *added)
+    assert float((after - before).norm() / before.norm()) < 1e-6  # zeros added in another order
+    assert model.unet.config.in_channels == model.unet.conv_in.in_channels == 4
+    shared = dict(model.unet.named_parameters())
+    assert all(p is shared[name] for name, p in wide.named_parameters() if not name.startswith("conv_in"))
+
+
+def test_the_network_sees_what_it_sees_in_inference(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    task = task_of(models["sd1"], pictures, tmp_path)
+    assert task.base.model is not None
+    pixels = task.samples.pictures([0, 1, 2])
+    found = task._seen(pixels, [5, 6, 7], torch.zeros(()))
+    for at, name in enumerate(sorted(COLOURS)):
+        mask = random_mask(task.config.run.seed, 5 + at, SIZE, task.shape)
+        grey = Image.fromarray((mask[0] * 255).byte().numpy())
+        picture = Image.new("RGB", (SIZE, SIZE), COLOURS[name])
+        job = prepare(task.base.model, sfumato.Request(width=SIZE, height=SIZE), image=picture, mask=grey)
+        assert torch.equal(found[at, :1], op.nearest_mask(job.weights, job.canvas.cells)[0])
+        torch.testing.assert_close(found[at, 1:], job.masked_posterior.mean[0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_mirrored_sample_sees_its_own_surroundings(models: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    halves = Image.new("RGB", (SIZE, SIZE), (255, 0, 0))
+    halves.paste((0, 0, 255), (0, 0, SIZE // 2, SIZE))
+    halves.save(folder / "a.png")
+    task = task_of(models["sd1"], folder, tmp_path, mirror=True)
+    from sfumato.train.plan import passes
+
+    [part] = passes(task.config.run, 3, 12)
+    batch = task.draw(part)
+    assert batch.mirrored is not None
+    assert 0 < int(batch.mirrored.sum()) < 4
+    plain, turned = (
+        task.base.autoencoder.encode(p).mean for p in (task.samples.pictures([0]), task.samples.pictures([0]).flip(-1))
+    )
+    for at, mirrored in enumerate(batch.mirrored.tolist()):
+        clean = batch.clean[at] / task.base.autoencoder.config.scaling_factor
+        near, far = (turned, plain) if mirrored else (plain, turned)
+        assert (clean - near[0]).norm() < (clean - far[0]).norm() + 1e-3
+    flipped = task.extra_input(batch)
+    batch.mirrored[:] = ~batch.mirrored
+    changed = (flipped != task.extra_input(batch)).flatten(1).any(1)
+    masks = flipped[:, 0].flatten(1).all(1)
+    assert torch.equal(changed, ~masks)  # a picture that is masked all over has nothing to turn
+
+
+def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    tiny.assert_interruption_changes_nothing("inpainting", tmp_path, sections(models["sd1"], pictures))
+
+
+def test_one_pass_and_several_give_the_same_gradients(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    tiny.assert_passes_change_nothing("inpainting", tmp_path, sections(models["sd1"], pictures))
+
+
+def test_it_learns_from_what_is_around_and_leaves_the_rest_of_the_model(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    given = sections(models["sd1"], pictures, whole=0.1)
+    run = {**tiny.RUN, "output": str(tmp_path / "run"), "steps": 60, "microbatch": 4}
+    given |= {"run": run, "optimizer": {**tiny.OPTIMIZER, "rate": 3e-3}}
+    given["data"] = {"source": str(pictures), "size": SIZE, "caption": "an astronaut"}
+    (tmp_path / "run.toml").write_text(tiny.toml(given))
+    config = read_config(tmp_path / "run.toml")
+    task = InpaintingTask(config)
+    frozen = {"vae": task.base.autoencoder, "text": task.base.text.encoders[0]}
+    before = {name: {k: v.clone() for k, v in each.state_dict().items()} for name, each in frozen.items()}
+    loop.run(task, config)
+    for name, network in frozen.items():
+        assert all(torch.equal(value, before[name][key]) for key, value in network.state_dict().items())
+    found = tiny.losses(tmp_path / "run")
+    assert sum(found[-10:]) < 0.5 * sum(found[:10])
+    model = sfumato.load(tmp_path / "run" / "export")
+    assert model.family.inpainting
+    assert bool(model.unet.conv_in.weight[:, 4:].any())
+    grey = Image.new("L", (SIZE, SIZE), 0)
+    grey.paste(255, (4, 4, 12, 12))
+    request = sfumato.Request(prompt="an astronaut", seed=1, steps=4, guidance=1.0, width=SIZE, height=SIZE)
+    drawn = [
+        sfumato.generate(model, request, image=Image.new("RGB", (SIZE, SIZE), colour), mask=grey)[0]
+        for colour in COLOURS.values()
+    ]
+    assert len({picture.crop((4, 4, 12, 12)).tobytes() for picture in drawn}) == 3  # what is around matters
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_diffusers_inpaints_with_the_export_as_we_do(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    tiny.train("inpainting", tmp_path / "run", sections(models["sd1"], pictures))
+    export = tmp_path / "run" / "export"
+    theirs = diffusers.StableDiffusionInpaintPipeline.from_pretrained(export)
+    assert theirs.unet.config.in_channels == 9
+    ours = sfumato.load(export)
+    x = torch.randn(1, 9, 8, 8, generator=torch.Generator().manual_seed(5))
+    context = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        expected = theirs.unet(x, 501, context).sample
+        found = ours.unet(x, torch.tensor([501.0]), context)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+    theirs.set_progress_bar_config(disable=True)
+    picture, grey = Image.new("RGB", (SIZE, SIZE), (9, 90, 200)), Image.new("L", (SIZE, SIZE), 255)
+    made = theirs("an astronaut", picture, grey, height=SIZE, width=SIZE, num_inference_steps=2, output_type="np")
+    assert made.images.shape == (1, SIZE, SIZE, 3)
+
+
+def test_a_model_that_inpaints_is_trained_further(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    tiny.train("inpainting", tmp_path / "one", {**sections(models["sd1"], pictures), "run": {"steps": 1}})
+    export = tmp_path / "one" / "export"
+    again = {**sections(export, pictures), "run": {"steps": 1}, "optimizer": {"rate": 1e-9}}
+    tiny.train("inpainting", tmp_path / "two", again)
+    first, second = (sfumato.load(folder).unet.state_dict() for folder in (export, tmp_path / "two" / "export"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"inpainting": {"whole": 1.5}}, r"inpainting\.whole is 1\.5; it is a share from 0 to 1"),
+        ({"inpainting": {"shapes": ["circle"]}}, r"inpainting\.shapes are of rectangles, strokes, ellipse; .*circle"),
+        ({"inpainting": {"shapes": []}}, r"inpainting\.shapes"),
+        ({"start": {}}, r"start\.model"),
+        ({"lora": {"rank": 2}}, r"\[lora\] is for lora, not for inpainting"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    models: dict[str, Path], pictures: Path, tmp_path: Path, wrong: dict[str, dict[str, Any]], message: str
+) -> None:
+    given = {**sections(models["sd1"], pictures), **wrong}
+    with pytest.raises(ConfigError, match=message):
+        tiny.train("inpainting", tmp_path / "run", given)
+    assert not (tmp_path / "run").exists()
