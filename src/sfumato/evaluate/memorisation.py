@@ -24,8 +24,8 @@ class Training:
     """The scenes to look among: the first `scenes` of the sequence that training draws from (its `data` section)."""
 
     scenes: int = 5000
-    seed: int = 13  # configs/embedded/unet.toml
-    counts: tuple[float, ...] = (0.85, 0.15)
+    seed: int = 33  # configs/embedded/unet.toml
+    counts: tuple[float, ...] = (0.7, 0.3)
 
     def scene(self, index: int) -> Scene:
         """Training scene `index`."""
