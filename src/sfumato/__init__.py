@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from sfumato.metadata import describe, save
     from sfumato.model import Model
     from sfumato.operations import reconstruct
-    from sfumato.request import Lora, Request
+    from sfumato.request import Embedding, Lora, Request
     from sfumato.weights.load import load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Embedding",
     "Engine",
     "Event",
     "Finished",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Embedding": "request",
     "Engine": "engine",
     "Event": "events",
     "Finished": "events",

@@ -12,7 +12,8 @@ from sfumato.events import Event, Loading
 from sfumato.generation import stream
 from sfumato.images import PictureSource
 from sfumato.model import Model
-from sfumato.request import Lora, Request
+from sfumato.request import Embedding, Lora, Request
+from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.load import embedded, load
 from sfumato.weights.lora import locate_lora, with_loras
 
@@ -76,8 +77,8 @@ def embedded_name() -> str | None:
         return None
 
 
-LoraKey = tuple[tuple[Lora, tuple[Path, int, int]], ...]
-"""LoRAs and the states of their files."""
+ChangeKey = tuple[tuple[Lora | Embedding, tuple[Path, int, int]], ...]
+"""LoRAs and embeddings, and the states of their files."""
 
 
 class Engine:
@@ -92,25 +93,34 @@ class Engine:
         self.dtype = choose_dtype(dtype, self.device)
         self._keep = keep
         self._models: OrderedDict[tuple[str | None, str | None], Model] = OrderedDict()
-        self._changed: tuple[Model, LoraKey, Model] | None = None
+        self._changed: tuple[Model, ChangeKey, Model] | None = None
 
     def is_loaded(self, name: str | None = None, vae: str | None = None) -> bool:
         """Is this model in memory?"""
         return (name, vae) in self._models
 
-    def model(self, name: str | None = None, vae: str | None = None, loras: Sequence[Lora] = ()) -> Model:
+    def model(
+        self,
+        name: str | None = None,
+        vae: str | None = None,
+        loras: Sequence[Lora] = (),
+        embeddings: Sequence[Embedding] = (),
+    ) -> Model:
         """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s.
 
-        With LoRAs it is a second one, which shares with the first what they do not change; the last such is kept, for
-        as long as their files stay as they are.
+        With LoRAs or embeddings it is a second one, which shares with the first what they do not change; the last such
+        is kept, for as long as their files stay as they are.
         """
-        key = tuple((lora, state_of(locate_lora(lora.name))) for lora in loras)  # what is not there is told early
+        key: ChangeKey = (  # what is not there is told early
+            *((lora, state_of(locate_lora(lora.name))) for lora in loras),
+            *((each, state_of(locate_embedding(each.name))) for each in embeddings),
+        )
         base = self._base(name, vae)
-        if not loras:
+        if not key:
             return base
         if self._changed is None or self._changed[0] is not base or self._changed[1] != key:
             self._changed = None  # let go before another is made
-            self._changed = (base, key, with_loras(base, loras))
+            self._changed = (base, key, with_embeddings(with_loras(base, loras), embeddings))
         return self._changed[2]
 
     def _base(self, name: str | None, vae: str | None) -> Model:
@@ -140,7 +150,7 @@ class Engine:
         with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
         if not self.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
-        model = self.model(request.model, request.vae, request.loras)
+        model = self.model(request.model, request.vae, request.loras, request.embeddings)
         yield from stream(model, request, image=image, mask=mask, metadata=metadata, preview_every=preview_every)
 
     def forget(self) -> None:

@@ -1,6 +1,7 @@
 """A request made ready for a model: every field concrete, its pictures read, fitted and encoded."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -126,7 +127,8 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
     `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
     where the model's own sampling has no name. Raises RequestError for what the model cannot do.
     """
-    _check_loras(model, request)
+    _check_there("loras", request.loras, model.loras)
+    _check_there("embeddings", request.embeddings, model.embeddings)
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
     if request.eta is not None:
         sampling = _with_eta(sampling, request.eta)
@@ -138,6 +140,7 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
         request,
         model=request.model or model.name,
         loras=model.loras,
+        embeddings=model.embeddings,
         seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
         steps=request.steps or model.family.steps,
         guidance=model.family.guidance if request.guidance is None else request.guidance,
@@ -154,12 +157,14 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
     return resolved, sampling
 
 
-def _check_loras(model: Model, request: Request) -> None:
-    if request.loras and tuple(request.loras) != model.loras:
-        wanted, there = (", ".join(map(str, loras)) or "none" for loras in (request.loras, model.loras))
+def _check_there(field: str, asked: Sequence[object], there: Sequence[object]) -> None:
+    """Raise RequestError if the model has not what a request asks to be made part of it."""
+    if asked and tuple(asked) != tuple(there):
+        wanted, found = (", ".join(map(str, each)) or "none" for each in (asked, there))
         raise RequestError(
-            f"loras is {wanted} but the model has {there}; load the model with them, or give the request to an Engine",
-            "loras",
+            f"{field} is {wanted} but the model has {found}; load the model with them, or give the request to an "
+            "Engine",
+            field,
         )
 
 

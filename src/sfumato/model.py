@@ -16,7 +16,7 @@ from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.schedule import NoiseSchedule
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.unet import UNet
-from sfumato.request import Lora
+from sfumato.request import Embedding, Lora
 from sfumato.text.encode import Conditioning, TextStack
 
 TextKind = Literal["clip", "openclip", "sdxl", "sdxl-refiner"]
@@ -52,7 +52,8 @@ class Model:
     """The networks of a checkpoint, its noise schedule and its default way to sample.
 
     `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
-    name what was found in the files and is not used. `loras` are merged into the networks. `files` are the weight files
+    name what was found in the files and is not used. `loras` are merged into the networks; the text
+    encoders know the words of `embeddings`. `files` are the weight files
     of each component and LoRA, and `hash_files` returns the sha256 of some of them; a model that was made in memory has
     neither.
     """
@@ -72,6 +73,7 @@ class Model:
     hash_files: Callable[[tuple[Path, ...]], str] | None = None
     notes: tuple[str, ...] = ()
     loras: tuple[Lora, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
     @property
     def stride(self) -> int:

@@ -68,7 +68,7 @@ def replay(
         raise PictureError(f"{os.fspath(picture)} has metadata of format {record.get('format')}; this is {FORMAT}")
     engine = engine or Engine()
     try:
-        weights = engine.model(model or request.model, request.vae, request.loras)
+        weights = engine.model(model or request.model, request.vae, request.loras, request.embeddings)
     except ModelNotFoundError as error:
         return Verdict("missing weight", str(error))
     other = _other_weights(record, weights)

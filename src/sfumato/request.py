@@ -68,6 +68,34 @@ class Lora:
         return {"name": self.name, "weight": self.weight, "text_weight": self.text_weight}
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """The embedding of a new word (an alias, a path) and the word that it has in prompts: "" is what its file says.
+
+    Raises RequestError.
+    """
+
+    name: str
+    word: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _checked_name("embeddings", self.name))
+        if self.name is None or not isinstance(self.word, str) or len(self.word.split()) > 1:
+            raise RequestError(
+                f"embeddings has {(self.name, self.word)!r}; an embedding is a name, and a word without white space",
+                "embeddings",
+            )
+        _check_text("embeddings", self.word)
+
+    def __str__(self) -> str:
+        """As the command line takes it."""
+        return f"{self.name}:{self.word}" if self.word else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The embedding as JSON values."""
+        return {"name": self.name, "word": self.word}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What to draw. Refuses wrong values with a RequestError that names the field, the value and the range.
@@ -83,6 +111,7 @@ class Request:
     batch           how many pictures go through the network together
     strict          one by one, so that a picture has the same bytes alone and in company
     loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
+    embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
     """
 
     prompt: str | Sequence[str] = ""
@@ -109,6 +138,7 @@ class Request:
     noise: NoiseMode = "keyed"
     strict: bool = False
     loras: Sequence[Lora] = ()
+    embeddings: Sequence[Embedding] = ()
 
     def __post_init__(self) -> None:
         _set(self, "prompt", _checked_prompts(self.prompt))
@@ -121,6 +151,7 @@ class Request:
             _set(self, name, _checked_name(name, getattr(self, name)))
         _set(self, "guidance_interval", _checked_interval(self.guidance_interval))
         _set(self, "loras", checked_loras(self.loras))
+        _set(self, "embeddings", checked_embeddings(self.embeddings))
         if self.noise not in get_args(NoiseMode):
             raise RequestError(f"noise is {self.noise!r}; it must be one of {', '.join(get_args(NoiseMode))}", "noise")
         if not isinstance(self.strict, bool):
@@ -154,9 +185,10 @@ class Request:
         return self.count * len(self.prompts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; those that are at their default None are left out, and no LoRAs too."""
+        """The fields as JSON values; those that are at their default None are left out, no LoRAs or embeddings too."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
+        values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -179,7 +211,7 @@ class Request:
             given["prompt"] = tuple(given["prompt"])
         if isinstance(given.get("guidance_interval"), list):
             given["guidance_interval"] = tuple(given["guidance_interval"])
-        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras"):
+        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras", "embeddings"):
             if name in given and given[name] is None:
                 raise RequestError(f"{name} is null; leave it out for the default", name)
         return cls(**given)
@@ -285,3 +317,23 @@ def _checked_lora(value: object) -> Lora:
         return Lora(*(value if isinstance(value, list | tuple) else (value,)))
     except TypeError:  # other fields, or more of them
         raise RequestError(f"loras has {value!r}; each is a name, or name, weight and text_weight", "loras") from None
+
+
+def checked_embeddings(value: object) -> tuple[Embedding, ...]:
+    """What stands for embeddings as a tuple of them. Raises RequestError that names what is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RequestError(
+            f"embeddings is {value!r}; it must be a list of embeddings, each a name or (name, word)", "embeddings"
+        )
+    return tuple(_checked_embedding(each) for each in value)
+
+
+def _checked_embedding(value: object) -> Embedding:
+    if isinstance(value, Embedding):
+        return value
+    try:
+        if isinstance(value, Mapping):
+            return Embedding(**value)
+        return Embedding(*(value if isinstance(value, list | tuple) else (value,)))
+    except TypeError:  # other fields, or more of them
+        raise RequestError(f"embeddings has {value!r}; each is a name, or name and word", "embeddings") from None

@@ -46,5 +46,7 @@ def test_an_embedding_is_a_name_and_a_word(text: str, expected: tuple[str, ...])
 
 
 def test_a_colon_may_be_part_of_a_path(here: Path) -> None:
-    (here / "a:b.safetensors").write_bytes(b"")
-    assert parse_embedding("a:b.safetensors") == ("a:b.safetensors",)
+    path = here / "a:b.safetensors"
+    path.write_bytes(b"")
+    assert parse_embedding(str(path)) == (str(path),)
+    assert parse_embedding(f"{path}:<toy>") == (str(path), "<toy>")

@@ -72,6 +72,8 @@ def _sfumato(texts: Mapping[str, str]) -> Description | None:
     settings["seed"] = record["seed"]
     if request.loras:
         settings["loras"] = ", ".join(map(str, request.loras))
+    if request.embeddings:
+        settings["embeddings"] = ", ".join(map(str, request.embeddings))
     prompt = request.prompts[record["index"] // request.count]
     for name in ("prompt", "negative_prompt"):
         settings.pop(name, None)

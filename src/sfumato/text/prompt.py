@@ -198,7 +198,8 @@ def chunk(spans: Sequence[Span | Break], tokenizer: Tokenizer, *, limit: int | N
 
     A chunk that is full ends after its last comma, if that is among its last 20 tokens: what follows the comma moves
     into the next chunk, so that phrases stay together (stable-diffusion-webui, sd_hijack_clip.py, the default of
-    comma_padding_backtrack). An empty prompt is one empty chunk; so is what stands between two breaks.
+    comma_padding_backtrack). A word of several tokens that would be cut begins the next chunk, too. An empty prompt
+    is one empty chunk; so is what stands between two breaks.
     `limit`: the most chunks that the model takes; the tokens of further ones are returned as `cut`.
     Raises PromptError for text that the tokenizer refuses.
     """
@@ -212,6 +213,9 @@ def chunk(spans: Sequence[Span | Break], tokenizer: Tokenizer, *, limit: int | N
             current, last_comma = [], None
             continue
         for index in tokenizer.encode(span.text):
+            if room - tokenizer.run(index) < len(current) < room and tokenizer.run(index) <= room:
+                full.append(current)
+                current, last_comma = [], None
             if len(current) == room:
                 near = index != comma and last_comma is not None and room - last_comma <= BACKTRACK
                 split = last_comma + 1 if near and last_comma is not None else room

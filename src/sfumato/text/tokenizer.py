@@ -63,6 +63,7 @@ class Tokenizer:
         self._merges = tuple(merges)
         self._specials = {**_SPECIALS, **(specials or {})}
         self._backend = self._build(added or {})
+        self._runs = _runs(self._backend.get_added_tokens_decoder())
         self.bos = self._special_id("bos_token")
         self.eos = self._special_id("eos_token")
         self.pad = self._special_id("pad_token")
@@ -162,7 +163,30 @@ class Tokenizer:
             raise PromptError(
                 f"The prompt is not valid Unicode: half of a surrogate pair, {found}; remove it.", field="prompt"
             ) from error
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return [each for index in ids for each in self._runs.get(index, (index,))] if self._runs else list(ids)
+
+    def run(self, index: int) -> int:
+        """How many tokens the word has that begins with this id: 1, but for added words of several."""
+        return len(self._runs.get(index, (index,)))
+
+    def with_word(self, word: str, count: int = 1) -> "Tokenizer":
+        """This tokenizer with one more word, which is `count` new tokens: word, word_1, word_2, ... with the next ids.
+
+        Where the word stands in a text, all of them do, as in diffusers. Raises ConfigError for a word that is there
+        already, is empty or has white space in it.
+        """
+        if not word or word.split() != [word]:
+            raise ConfigError(f"A new word is text without white space; found {word!r}.")
+        added = dict(self._backend.get_added_tokens_decoder())
+        tokens = [word, *(f"{word}_{number}" for number in range(1, count))]
+        lower = {token.content.lower() for token in added.values()}
+        known = [t for t in tokens if {t.lower(), t.lower() + END_OF_WORD} & self._vocab.keys() or t.lower() in lower]
+        if known:
+            raise ConfigError(f"The tokenizer knows {known[0]!r} already; give the new word another name.")
+        first = len(self)
+        added |= {first + number: AddedToken(token, special=False) for number, token in enumerate(tokens)}
+        return Tokenizer(self._vocab, self._merges, specials=self._specials, added=added, max_length=self.max_length)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that `ids` stand for, in lower case and with one space after each word; specials are written out."""
@@ -207,6 +231,19 @@ class Tokenizer:
         }
         _write_json(folder / "tokenizer_config.json", config)
         _write_json(folder / "special_tokens_map.json", specials)
+
+
+def _runs(added: Mapping[int, AddedToken]) -> dict[int, tuple[int, ...]]:
+    """The ids of the added words that are several tokens, by the first: those that word_1, word_2, ... go on."""
+    ids = {token.content: index for index, token in added.items()}
+    runs = {}
+    for content, index in ids.items():
+        more = [index]
+        while (next_one := ids.get(f"{content}_{len(more)}")) is not None:
+            more.append(next_one)
+        if len(more) > 1:
+            runs[index] = tuple(more)
+    return runs
 
 
 def str_of(token: str | AddedToken) -> str:

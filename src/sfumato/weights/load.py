@@ -14,10 +14,11 @@ from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.clip import TextEncoder
 from sfumato.nn.unet import UNet
-from sfumato.request import Lora, checked_loras
+from sfumato.request import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.text.encode import SD1, SDXL, SDXL_REFINER, TextRules, TextStack
 from sfumato.weights.autoencoder_file import open_autoencoder
 from sfumato.weights.build import Placement, fill
+from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.locate import locate
@@ -42,13 +43,15 @@ def load(
     revision: str | None = None,
     ema: bool = False,
     loras: Sequence[Lora] = (),
+    embeddings: Sequence[Embedding | str | Path | tuple[str | Path, str]] = (),
 ) -> Model:
     """Load a model from a folder or a file on this machine; the embedded one when no name is given.
 
     `name`: an alias, a path, or `org/name[@revision]` in the local Hugging Face cache. `variant`: such as "fp16".
     `vae`: another autoencoder, named likewise. `dtype`: by default float32 on a CPU, and what the file has elsewhere.
     `prediction`: "epsilon", "v" or "sample", where the checkpoint does not say it or is wrong. `ema`: the averaged
-    UNet of a single file. `loras`: merged into the model, as a request's. Nothing is downloaded.
+    UNet of a single file. `loras`: merged into the model, as a request's. `embeddings`: files of new words, too.
+    Nothing is downloaded.
 
     Raises ModelNotFoundError; ModelFileError for a file that is damaged or no model file; WeightsError for one that
     holds something else than the model it should be; ConfigError for options that sfumato does not have.
@@ -63,7 +66,7 @@ def load(
     for note in opened.notes:
         log.info("%s: %s", opened.path, note)
     model = read(opened, str(name) if name is not None else opened.path.name, device, dtype)
-    return with_loras(model, checked_loras(loras))
+    return with_embeddings(with_loras(model, checked_loras(loras)), checked_embeddings(embeddings))
 
 
 def open_model(
