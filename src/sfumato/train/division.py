@@ -29,13 +29,31 @@ class Division:
 
 
 def divide(samples: Samples, data: DataConfig) -> Division:
-    """Hold back `data.validation` samples: of the drawn world scenes after the pool, of a folder some at random."""
-    held = data.validation
+    """Hold back `data.validation` samples: of the drawn world scenes after the pool, of a folder some at random.
+
+    Samples of the same picture (repeats, and what is mirrored) are on the same side; those of a held-back one that are
+    too many are left out of both. Raises ConfigError where nothing is left to train on.
+    """
+    wanted = data.validation
     if samples.length == 0:
-        return Division(0, (), range(FAR, FAR + held))
+        return Division(0, (), range(FAR, FAR + wanted))
     if isinstance(samples, World):
-        return Division(samples.length, range(samples.length), range(samples.length, samples.length + held))
-    if held >= samples.length:
-        raise ConfigError(f"data.validation is {held}; of {samples.length} samples that leaves none to train on.")
+        return Division(samples.length, range(samples.length), range(samples.length, samples.length + wanted))
     order = sample_indices(data.seed, range(samples.length), samples.length)
-    return Division(samples.length - held, order[: samples.length - held], order[samples.length - held :])
+    copies: dict[int, list[int]] = {}
+    for index in reversed(order):
+        copies.setdefault(samples.first_alike(index), []).append(index)
+    held: list[int] = []
+    apart = set()
+    for picture, indices in copies.items():
+        if len(held) >= wanted:
+            break
+        apart.add(picture)
+        held += indices
+    rest = [index for index in order if samples.first_alike(index) not in apart]
+    if not rest:
+        raise ConfigError(
+            f"data.validation is {wanted}; of {samples.length} samples of {len(copies)} pictures that leaves none "
+            "to train on."
+        )
+    return Division(len(rest), rest, held[:wanted])
