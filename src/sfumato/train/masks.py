@@ -18,34 +18,34 @@ Grid = tuple[Tensor, Tensor]
 """The heights [H, 1] and places across [1, W] of pixels' middles, as parts of the side."""
 
 
-def rectangles(random: Random, grid: Grid) -> Tensor:
+def rectangles(rng: Random, grid: Grid) -> Tensor:
     """One to three rectangles, [H, W] of truth."""
     covered = torch.zeros(len(grid[0]), grid[1].shape[1], dtype=torch.bool)
-    for _ in range(random.integers(1, 4)):
-        tall, wide = random.uniform(SMALLEST, LARGEST, 2)
-        top, left = random.uniform(0, 1 - tall), random.uniform(0, 1 - wide)
+    for _ in range(rng.integers(1, 4)):
+        tall, wide = rng.uniform(SMALLEST, LARGEST, 2)
+        top, left = rng.uniform(0, 1 - tall), rng.uniform(0, 1 - wide)
         covered |= ((grid[0] - top - tall / 2).abs() <= tall / 2) & ((grid[1] - left - wide / 2).abs() <= wide / 2)
     return covered
 
 
-def ellipse(random: Random, grid: Grid) -> Tensor:
+def ellipse(rng: Random, grid: Grid) -> Tensor:
     """One ellipse, turned by any angle, [H, W] of truth."""
-    down, across = grid[0] - random.uniform(0.2, 0.8), grid[1] - random.uniform(0.2, 0.8)
-    angle, axes = random.uniform(0, np.pi), random.uniform(SMALLEST, LARGEST, 2) / 2
+    down, across = grid[0] - rng.uniform(0.2, 0.8), grid[1] - rng.uniform(0.2, 0.8)
+    angle, axes = rng.uniform(0, np.pi), rng.uniform(SMALLEST, LARGEST, 2) / 2
     along, beside = np.cos(angle) * across + np.sin(angle) * down, np.cos(angle) * down - np.sin(angle) * across
     covered: Tensor = (along / axes[0]) ** 2 + (beside / axes[1]) ** 2 <= 1
     return covered
 
 
-def strokes(random: Random, grid: Grid) -> Tensor:
+def strokes(rng: Random, grid: Grid) -> Tensor:
     """A few bent strokes with round ends, as a brush leaves them, [H, W] of truth."""
     covered = torch.zeros(len(grid[0]), grid[1].shape[1], dtype=torch.bool)
-    for _ in range(random.integers(STROKES[0], STROKES[1] + 1)):
-        breadth, direction = random.uniform(THIN, THICK), random.uniform(0, 2 * np.pi)
-        at = random.uniform(0, 1, 2)
-        for _ in range(random.integers(BENDS[0], BENDS[1] + 1)):
-            direction += random.uniform(-1, 1)  # radians
-            to = np.clip(at + random.uniform(0.1, 0.4) * np.array([np.sin(direction), np.cos(direction)]), 0, 1)
+    for _ in range(rng.integers(STROKES[0], STROKES[1] + 1)):
+        breadth, direction = rng.uniform(THIN, THICK), rng.uniform(0, 2 * np.pi)
+        at = rng.uniform(0, 1, 2)
+        for _ in range(rng.integers(BENDS[0], BENDS[1] + 1)):
+            direction += rng.uniform(-1, 1)  # radians
+            to = np.clip(at + rng.uniform(0.1, 0.4) * np.array([np.sin(direction), np.cos(direction)]), 0, 1)
             covered |= _distance(grid, at, to) <= breadth / 2
             at = to
     return covered
@@ -73,11 +73,11 @@ def random_mask(seed: int, number: int, size: int, shape: Callable[[float], str]
     `shape` gives the name of one of `MASKS` for a number in [0, 1), or "" for the whole picture. The same at every
     size, but for the pixels' size.
     """
-    random = np.random.default_rng([seed, number, MASK])
-    name = shape(float(random.uniform()))
+    rng = np.random.default_rng([seed, number, MASK])
+    name = shape(float(rng.uniform()))
     if not name:
         return torch.ones(1, size, size)
     middles = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    covered = MASKS[name](random, (middles[:, None], middles[None, :]))
+    covered = MASKS[name](rng, (middles[:, None], middles[None, :]))
     covered[size // 2, size // 2] |= ~covered.any()
     return covered.float()[None]
