@@ -16,13 +16,13 @@ from sfumato.request import Request
 app = typer.Typer()
 
 PROMPTS = (
-    "a red house on green grass",
-    "a large yellow star at night",
-    "a small blue boat on the sea",
-    "a white flower in the desert",
+    "a painting of a red house at the bottom on green grass",
+    "a cartoon of a yellow star at the top at night",
+    "a blue boat at the bottom right on the sea",
+    "a paper cut of a large white flower in the desert",
 )
-CHANGED = "a purple house in the snow"
-REPAINTED = "a green tree on green grass"
+CHANGED = "a painting of a purple house at the bottom in the snow"
+REPAINTED = "a painting of a yellow moon at the top on green grass"
 
 
 @app.command("demo")
@@ -61,7 +61,7 @@ def demo(
     changed = make("img2img", Request(prompt=CHANGED, image=first, strength=0.8, seed=seed))
     width, height = drawn[0].size
     mask = Image.new("L", (width, height))
-    ImageDraw.Draw(mask).rectangle((width // 8, height // 8, width * 7 // 8, height * 7 // 8), fill=255)
+    ImageDraw.Draw(mask).rectangle((width // 8, 0, width * 7 // 8, height * 2 // 5), fill=255)
     mask.save(folder / "mask.png")
     repainted = make("inpaint", Request(prompt=REPAINTED, image=first, mask=str(folder / "mask.png"), seed=seed + 4))
     whole = grid([*drawn, *changed, *repainted], 3)

@@ -1,7 +1,6 @@
-"""Memory for the weights of a network: one piece, in large pages where the system has them.
+"""Memory for the weights of a network, in one piece that is returned to the system when the network is gone.
 
-Each page that is touched for the first time costs a fault, and in pages of 4 KiB those of a network of gigabytes take
-longer than reading its file.
+Large pages were tried and left: on a virtual machine whose host takes back what is free, they took twice as long.
 """
 
 import mmap
@@ -28,8 +27,6 @@ def reserve(wanted: Iterable[tuple[torch.Size, torch.dtype]], device: torch.devi
         return
     sizes = [-(-shape.numel() * dtype.itemsize // ALIGNMENT) * ALIGNMENT for shape, dtype in wanted]
     room = mmap.mmap(-1, sum(sizes) or ALIGNMENT, **PRIVATE)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        room.madvise(mmap.MADV_HUGEPAGE)
     start = 0
     for (shape, dtype), size in zip(wanted, sizes, strict=True):
         if not shape.numel():  # frombuffer refuses it
