@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sfumato.errors import PromptError, RequestError
 
@@ -301,39 +301,31 @@ def _checked_interval(value: object) -> tuple[float, float] | None:
     return first, last
 
 
+F = TypeVar("F", Lora, Embedding)
+
+
 def checked_loras(value: object) -> tuple[Lora, ...]:
     """What stands for LoRAs as a tuple of them. Raises RequestError that names what is none."""
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RequestError(f"loras is {value!r}; it must be a list of LoRAs, each a name or (name, weight)", "loras")
-    return tuple(_checked_lora(each) for each in value)
-
-
-def _checked_lora(value: object) -> Lora:
-    if isinstance(value, Lora):
-        return value
-    try:
-        if isinstance(value, Mapping):
-            return Lora(**value)
-        return Lora(*(value if isinstance(value, list | tuple) else (value,)))
-    except TypeError:  # other fields, or more of them
-        raise RequestError(f"loras has {value!r}; each is a name, or name, weight and text_weight", "loras") from None
+    return _checked_files(value, Lora, "loras", "a name, or name, weight and text_weight")
 
 
 def checked_embeddings(value: object) -> tuple[Embedding, ...]:
     """What stands for embeddings as a tuple of them. Raises RequestError that names what is none."""
+    return _checked_files(value, Embedding, "embeddings", "a name, or name and word")
+
+
+def _checked_files(value: object, kind: type[F], field: str, form: str) -> tuple[F, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RequestError(
-            f"embeddings is {value!r}; it must be a list of embeddings, each a name or (name, word)", "embeddings"
-        )
-    return tuple(_checked_embedding(each) for each in value)
+        raise RequestError(f"{field} is {value!r}; it must be a list, each {form}", field)
+    return tuple(_checked_file(each, kind, field, form) for each in value)
 
 
-def _checked_embedding(value: object) -> Embedding:
-    if isinstance(value, Embedding):
+def _checked_file(value: object, kind: type[F], field: str, form: str) -> F:
+    if isinstance(value, kind):
         return value
     try:
         if isinstance(value, Mapping):
-            return Embedding(**value)
-        return Embedding(*(value if isinstance(value, list | tuple) else (value,)))
+            return kind(**value)
+        return kind(*(value if isinstance(value, list | tuple) else (value,)))
     except TypeError:  # other fields, or more of them
-        raise RequestError(f"embeddings has {value!r}; each is a name, or name and word", "embeddings") from None
+        raise RequestError(f"{field} has {value!r}; each is {form}", field) from None

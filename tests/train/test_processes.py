@@ -179,29 +179,34 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_one_that_was_not(
     same(alone, weights(tmp_path), 0.0)
 
 
-FAILING = """
-import sys
+OTHERWISE = """
+import sys, time
 from pathlib import Path
 from sfumato.train import loop
 from sfumato.train.config import read_config
 from sfumato.train.text import TextTask
 
-class Failing(TextTask):
+class Otherwise(TextTask):
     def loss(self, part):
-        if part.step == 1 and part.first > 0:
-            raise RuntimeError("out of luck")
+        {first}
         return super().loss(part)
 
 config = read_config(Path(sys.argv[1]))
-loop.run(Failing(config), config, resume=True)
+loop.run(Otherwise(config), config, resume=True)
 """
+
+
+def otherwise(folder: Path, first: str) -> Path:
+    """A script that trains as `sfumato train text` does, and does something first in each pass."""
+    script = folder / "otherwise.py"
+    script.write_text(OTHERWISE.format(first=first))
+    return script
 
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_the_others_within_a_minute(tmp_path: Path) -> None:
     arguments(tmp_path, steps=4)
-    script = tmp_path / "failing.py"
-    script.write_text(FAILING)
+    script = otherwise(tmp_path, "assert part.step == 0 or part.first == 0, 'out of luck'")
     began = time.monotonic()
     done = subprocess.run(
         [*TORCHRUN, "--standalone", "--nproc-per-node=2", str(script), str(tmp_path / "text.toml")],
@@ -216,29 +221,11 @@ def test_a_process_that_fails_ends_the_others_within_a_minute(tmp_path: Path) ->
     assert time.monotonic() - began < 60
 
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from sfumato.train import loop
-from sfumato.train.config import read_config
-from sfumato.train.text import TextTask
-
-class Slow(TextTask):
-    def loss(self, part):
-        time.sleep(0.2)
-        return super().loss(part)
-
-config = read_config(Path(sys.argv[1]))
-loop.run(Slow(config), config, resume=True)
-"""
-
-
 @pytest.mark.slow
 def test_a_run_goes_on_within_a_minute_when_one_of_two_machines_is_lost(tmp_path: Path) -> None:
     """Two agents of one process each, as on two machines; the second and its process are killed."""
     arguments(tmp_path, steps=400)
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW)
+    script = otherwise(tmp_path, "time.sleep(0.2)")
     log = tmp_path / "run" / "log.jsonl"
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import console, progress
 from sfumato.errors import OutputError
 from sfumato.request import Request
+
+if TYPE_CHECKING:
+    from sfumato.evaluate.report import Report
 
 app = typer.Typer()
 
@@ -70,8 +73,6 @@ def evaluate(
     from sfumato.evaluate.measure import DEFAULT, chosen
     from sfumato.evaluate.measure import evaluate as measure
     from sfumato.evaluate.memorisation import training_of
-    from sfumato.evaluate.table import WORDS, tables
-    from sfumato.evaluate.writing import write
     from sfumato.scenes.reader import load_reader
 
     names = chosen(suites or DEFAULT, count)
@@ -89,6 +90,14 @@ def evaluate(
             training=training,
             progressed=lambda done, total: bar("drawing", done, total),
         )
+    _tell(report, folder, voice)
+
+
+def _tell(report: "Report", folder: Path, voice: Voice) -> None:
+    """Write the report, show its tables to people, and say where it lies."""
+    from sfumato.evaluate.table import WORDS, tables
+    from sfumato.evaluate.writing import write
+
     paths = write(report, folder)
     for each in tables(report):
         console().print(each)

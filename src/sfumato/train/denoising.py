@@ -1,5 +1,6 @@
 """The loop's body of every recipe that trains a network to denoise latents under words: Stable Diffusion's loss."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Batch:
     mirrored: Tensor | None = None
 
 
-class Denoising:
+class Denoising(ABC):
     """Frozen autoencoder and text encoder, latents scaled, noise at stratified timesteps, a weighted squared error.
 
     A recipe says what is trained and exported; it may also say what else the network sees and how samples are weighed.
@@ -87,13 +88,13 @@ class Denoising:
         return base
 
     @property
+    @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
         """What is trained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Writes what was trained."""
-        raise NotImplementedError
 
     @property
     def text_is_trained(self) -> bool:

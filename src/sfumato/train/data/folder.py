@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from sfumato.errors import DataError
 from sfumato.train.data.records import (
@@ -127,3 +128,14 @@ def _whole(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}.") from None
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises DataError that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} must be a JSON object.")
+    return value

@@ -1,6 +1,5 @@
 """Sets in the layouts of kohya's sd-scripts: folders named `10_name`, and dataset configurations."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.errors import DataError
-from sfumato.train.data.folder import CAPTION_SUFFIXES, caption_beside, check_inside, files_in
+from sfumato.train.data.folder import CAPTION_SUFFIXES, caption_beside, check_inside, files_in, json_object
 from sfumato.train.data.kohya_settings import Subset, read_settings
 from sfumato.train.data.records import PICTURE_SUFFIXES, FilePlace, Group, Record, Source, checked_caption
 from sfumato.train.data.words import CaptionRules
@@ -74,12 +73,7 @@ def _of_metadata(subset: Subset, group: int) -> list[Record]:
     path = subset.metadata
     assert path is not None
     root = subset.folder or path.parent
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(table, dict):
-        raise DataError(f"{path} must be an object, picture -> caption and tags.")
+    table = json_object(path)
     stems: dict[str, list[Path]] = {}
     for picture in files_in(root, PICTURE_SUFFIXES):
         stems.setdefault(str(picture.relative_to(root).with_suffix("")), []).append(picture)

@@ -4,7 +4,6 @@ Read through pyarrow, which is optional: `pip install sfumato[arrow]`. Arrow fil
 row is at hand; parquet is read by row groups, of which a few are kept, so that it suits reading in order.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from threading import Lock
 from typing import Any
 
 from sfumato.errors import DataError
+from sfumato.train.data.folder import json_object
 from sfumato.train.data.records import MAX_PICTURE, Record, Source, checked_captions
 
 TABLE_SUFFIXES = (".parquet", ".arrow")
@@ -122,7 +122,7 @@ class RowPlace:
 def from_saved(root: Path, column: str, picture_column: str) -> Source:
     """A set that `datasets` has saved to disk; of several splits the one called train, or the only one."""
     if (root / "dataset_dict.json").is_file():
-        splits = _json(root / "dataset_dict.json").get("splits")
+        splits = json_object(root / "dataset_dict.json").get("splits")
         if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits) or not splits:
             raise DataError(f"{root / 'dataset_dict.json'} names no splits.")
         if "train" not in splits and len(splits) > 1:
@@ -131,7 +131,7 @@ def from_saved(root: Path, column: str, picture_column: str) -> Source:
         if Path(split).name != split:
             raise DataError(f"{root}: {split!r} is not the name of a split.")
         return from_saved(root / split, column, picture_column)
-    state = _json(root / "state.json")
+    state = json_object(root / "state.json")
     if state.get("_indices_data_files"):
         raise DataError(f"{root} is a selection of other rows; save it with flatten_indices() first.")
     files = state.get("_data_files")
@@ -185,13 +185,3 @@ def _mapped(library: Any, path: Path) -> Any:
     except library.ArrowInvalid:
         source.seek(0)
         return library.ipc.open_file(source).read_all()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} must hold a JSON object.")
-    return value
