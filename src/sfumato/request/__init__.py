@@ -1,0 +1,18 @@
+"""A job as a value: what to draw, with which settings; checked when made, and the same through JSON.
+
+`None` means "what suits the model"; `sfumato.job.resolve` replaces every None by a concrete value.
+"""
+
+from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
+from sfumato.request.request import SEED_LIMIT, SIDE_RANGE, NoiseMode, Request
+
+__all__ = [
+    "SEED_LIMIT",
+    "SIDE_RANGE",
+    "Embedding",
+    "Lora",
+    "NoiseMode",
+    "Request",
+    "checked_embeddings",
+    "checked_loras",
+]

@@ -1,0 +1,177 @@
+"""What to draw, with which settings: one frozen value, checked when it is made."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from sfumato.errors import RequestError
+from sfumato.request.checks import (
+    check_integer,
+    check_text,
+    checked_interval,
+    checked_name,
+    checked_number,
+    checked_prompts,
+    nearest,
+)
+from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
+
+NoiseMode = Literal["keyed", "sequential", "philox"]
+
+SEED_LIMIT = 2**64  # what a torch generator takes; ComfyUI's range too
+SIDE_RANGE = (16, 8192)  # pixels; 16 is two latent cells, 8192 is where the largest tiled pictures end
+
+_INTEGERS: dict[str, tuple[int, int]] = {
+    "seed": (0, SEED_LIMIT - 1),
+    "steps": (1, 1000),  # a schedule has 1000 timesteps
+    "width": SIDE_RANGE,
+    "height": SIDE_RANGE,
+    "count": (1, 10_000),
+    "batch": (1, 256),
+    "clip_skip": (0, 64),  # whether the model has so many layers is seen when it is loaded
+}
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "guidance": (0.0, 100.0),
+    "guidance_rescale": (0.0, 1.0),
+    "eta": (0.0, 1.0),
+    "strength": (0.0, 1.0),
+    "mask_blur": (0.0, 256.0),
+}
+_NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to draw. Refuses wrong values with a RequestError that names the field, the value and the range.
+
+    prompt          one text or several; several make `count` pictures each, and picture i of all uses seed + i
+    image, mask     paths, white in the mask = repaint; None or `sha256:...` of the upright pixels when the pictures are
+                    handed over beside the request, which is also what a picture's metadata has here
+    width, height   pixels; mask_blur too
+    strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
+    guidance_interval   (first, last): guidance is 1 outside of these parts of the noise schedule, from 0 to 1
+    eta             the share of fresh noise in stochastic samplers
+    clip_skip       how many of the text encoder's last layers are left out: 1 is what A1111 calls 2
+    batch           how many pictures go through the network together
+    strict          one by one, so that a picture has the same bytes alone and in company
+    loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
+    embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
+    """
+
+    prompt: str | Sequence[str] = ""
+    negative_prompt: str = ""
+    model: str | None = None
+    vae: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    guidance_rescale: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    eta: float | None = None
+    sampler: str | None = None
+    spacing: str | None = None
+    width: int | None = None
+    height: int | None = None
+    count: int = 1
+    batch: int | None = None
+    clip_skip: int | None = None
+    image: str | None = None
+    strength: float | None = None
+    mask: str | None = None
+    mask_blur: float | None = None
+    noise: NoiseMode = "keyed"
+    strict: bool = False
+    loras: Sequence[Lora] = ()
+    embeddings: Sequence[Embedding] = ()
+
+    def __post_init__(self) -> None:
+        _set(self, "prompt", checked_prompts(self.prompt))
+        check_text("negative_prompt", self.negative_prompt)
+        for name, (low, high) in _INTEGERS.items():
+            check_integer(name, getattr(self, name), low, high)
+        for name, (least, most) in _NUMBERS.items():
+            _set(self, name, checked_number(name, getattr(self, name), least, most))
+        for name in _NAMES:
+            _set(self, name, checked_name(name, getattr(self, name)))
+        _set(self, "guidance_interval", checked_interval(self.guidance_interval))
+        _set(self, "loras", checked_loras(self.loras))
+        _set(self, "embeddings", checked_embeddings(self.embeddings))
+        if self.noise not in get_args(NoiseMode):
+            raise RequestError(f"noise is {self.noise!r}; it must be one of {', '.join(get_args(NoiseMode))}", "noise")
+        if not isinstance(self.strict, bool):
+            raise RequestError(f"strict is {self.strict!r}; it must be true or false", "strict")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.strict and self.batch not in (None, 1):
+            raise RequestError(
+                f"batch is {self.batch} with strict, which makes pictures one by one; leave out one of them", "batch"
+            )
+        if self.total > 10_000:
+            raise RequestError(
+                f"count is {self.count} for each of {len(self.prompts)} prompts, {self.total} pictures in all; "
+                "a request makes at most 10000",
+                "count",
+            )
+        if self.seed is not None and self.seed + self.total > SEED_LIMIT:
+            raise RequestError(
+                f"seed is {self.seed} for {self.total} pictures; the last picture's seed must be below 2^64", "seed"
+            )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, one or several."""
+        return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
+
+    @property
+    def total(self) -> int:
+        """How many pictures the request makes."""
+        return self.count * len(self.prompts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values; those that are at their default None are left out, no LoRAs or embeddings too."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["loras"] = [lora.to_dict() for lora in self.loras] or None
+        values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+    def to_json(self) -> str:
+        """The request as one JSON object."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Request":
+        """The request of JSON values. An unknown field is a RequestError that names the nearest one."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise RequestError(f"there is no field {name!r}; {nearest(str(name), known)}", str(name))
+        given = dict(values)
+        if isinstance(given.get("prompt"), list):
+            given["prompt"] = tuple(given["prompt"])
+        if isinstance(given.get("guidance_interval"), list):
+            given["guidance_interval"] = tuple(given["guidance_interval"])
+        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras", "embeddings"):
+            if name in given and given[name] is None:
+                raise RequestError(f"{name} is null; leave it out for the default", name)
+        return cls(**given)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Request":
+        """The request in a JSON text. Raises RequestError if it is not a JSON object of known fields."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"the request is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise RequestError(f"the request is a JSON {type(values).__name__}; it must be an object of fields")
+        return cls.from_dict(values)
+
+
+def _set(request: Request, name: str, value: object) -> None:
+    object.__setattr__(request, name, value)  # the way in for a frozen dataclass that normalises its own fields
