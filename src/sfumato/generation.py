@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from PIL import Image
@@ -136,10 +137,11 @@ def begin(job: Job, batch: Batch) -> Run:
     """
     model, request = job.model, job.request
     assert request.seed is not None and request.steps is not None and request.guidance is not None
-    sigmas = job.sampling.sigmas(model.schedule, request.steps)
-    lookup = job.sampling.lookup(model.schedule, sigmas)
     strength = 1.0 if request.strength is None else request.strength
-    sigmas = tail(sigmas, strength)
+    rule = request.strength_rule or "share"
+    sigmas = tail(partial(job.sampling.sigmas, model.schedule), request.steps, strength, rule)
+    lookup = job.sampling.lookup(model.schedule, sigmas)
+    from_noise = strength == 1 and rule == "share"  # the other rules begin with the picture at any strength
     source = noise_source(
         request.noise,
         [request.seed + index for index in batch.pictures],
@@ -147,9 +149,9 @@ def begin(job: Job, batch: Batch) -> Run:
         device=model.device,
     )
     blends = job.mask is not None and not model.family.inpainting
-    known = job.posterior.sample(source.draw("posterior")) if blends or strength < 1 else None
+    known = job.posterior.sample(source.draw("posterior")) if blends or not from_noise else None
     noise = source.start()
-    x = op.start(noise, job.sampling, sigmas) if strength == 1 or known is None else op.start_from(known, noise, sigmas)
+    x = op.start(noise, job.sampling, sigmas) if from_noise or known is None else op.start_from(known, noise, sigmas)
     positive, negative = batch.positive, batch.negative
     if model.family.inpainting:
         masked = job.masked_posterior.sample(source.draw("masked"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from sfumato import operations as op
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.diffusion.sampling import Sampling
+from sfumato.diffusion.spacing import strength_steps
 from sfumato.errors import RequestError
 from sfumato.images import PictureSource, crop_to_fill, mask_weights, open_picture, to_mask, to_pixels, to_rgb
 from sfumato.metadata import pixels_digest
@@ -48,8 +49,8 @@ class Job:
         """Is the start picture already the answer: a strength of no whole step, or a mask that is all black?"""
         if self.picture is None:
             return False
-        strength, steps = self.request.strength, self.request.steps
-        no_step = strength is not None and steps is not None and int(strength * steps) == 0
+        strength, steps, rule = self.request.strength, self.request.steps, self.request.strength_rule or "share"
+        no_step = strength is not None and steps is not None and strength_steps(steps, strength, rule)[1] == 0
         return no_step or (self.mask is not None and self.mask.getextrema()[1] == 0)
 
     @cached_property
@@ -108,7 +109,8 @@ def prepare(
 
 
 def _check_together(request: Request, *, image: bool, mask: bool) -> None:
-    for field, given in (("strength", request.strength is not None), ("mask", mask)):
+    strengths = (("strength", request.strength is not None), ("strength_rule", request.strength_rule is not None))
+    for field, given in (*strengths, ("mask", mask)):
         if given and not image:
             raise RequestError(f"{field} is given but no image; give a start image", field)
     if request.mask_blur is not None and not mask:

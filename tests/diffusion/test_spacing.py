@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -167,12 +168,22 @@ def test_karras_ends_are_exact_table_entries() -> None:
 
 @pytest.mark.parametrize(("strength", "steps"), [(0.0, 0), (0.04, 0), (0.05, 1), (0.5, 10), (0.8, 16), (1.0, 20)])
 def test_tail_is_the_last_int_steps_times_strength_steps(strength: float, steps: int) -> None:
-    levels = karras(SD, 20)
-    assert tail(levels, strength) == levels[20 - steps :]
+    assert tail(partial(karras, SD), 20, strength) == karras(SD, 20)[20 - steps :]
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.0, 1), (0.04, 1), (0.05, 2), (0.5, 11), (0.75, 16), (1.0, 20)])
+def test_tail_by_the_rule_of_a1111_is_one_step_more_and_at_most_all(strength: float, steps: int) -> None:
+    """sd_samplers_common.setup_img2img_steps: 20 steps at 0.5 are 11."""
+    assert tail(partial(karras, SD), 20, strength, "a1111") == karras(SD, 20)[20 - steps :]
+
+
+@pytest.mark.parametrize(("strength", "laid"), [(0.05, 400), (0.5, 40), (0.3, 66), (0.75, 26), (1.0, 20)])
+def test_tail_by_the_rule_of_comfyui_is_as_many_steps_as_asked_for(strength: float, laid: int) -> None:
+    assert tail(partial(karras, SD), 20, strength, "whole") == karras(SD, laid)[laid - 20 :]
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, math.nan])
 def test_a_strength_out_of_range_is_refused(strength: float) -> None:
     with pytest.raises(RequestError, match="strength") as caught:
-        tail(karras(SD, 20), strength)
+        tail(partial(karras, SD), 20, strength)
     assert caught.value.field == "strength"

@@ -4,6 +4,7 @@ A loose tolerance hides every one of them, so each is checked where it shows, ag
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -105,7 +106,7 @@ def test_trap_5_pndm_that_starts_late_is_not_off_by_a_level() -> None:
     """
     config = {**SD_CONFIG, "_class_name": "PNDMScheduler"}
     sampling = from_scheduler_config(config)
-    late = tail(sampling.sigmas(SD, 20), 0.5)
+    late = tail(partial(sampling.sigmas, SD), 20, 0.5)
     assert len(late) == 11
     run = sampling.run(lambda x, _: torch.full_like(x, 0.7), 0.7 + start() * late[0], late, silent, schedule=SD)
     for step, level in zip(run, late[1:], strict=True):
@@ -149,8 +150,12 @@ def test_trap_7_img2img_runs_the_last_int_of_steps_times_strength(steps: int, st
     scheduler.set_timesteps(steps)
     begin = max(steps - min(int(steps * strength), steps), 0)  # StableDiffusionImg2ImgPipeline.get_timesteps
     expected = [SD.sigmas[int(t)] for t in scheduler.timesteps[begin:]]
-    levels = from_scheduler_config(config).sigmas(SD, steps)
-    assert tail(levels, strength)[:-1] == expected
+    sampling = from_scheduler_config(config)
+    assert tail(partial(sampling.sigmas, SD), steps, strength)[:-1] == expected
+    laid = int(steps / strength)
+    assert tail(partial(sampling.sigmas, SD), steps, strength, "whole") == sampling.sigmas(SD, laid)[-steps - 1 :]
+    more = int(min(strength, 0.999) * steps) + 1
+    assert tail(partial(sampling.sigmas, SD), steps, strength, "a1111") == sampling.sigmas(SD, steps)[-more - 1 :]
 
 
 def test_trap_8_steps_offset_shifts_every_leading_timestep() -> None:

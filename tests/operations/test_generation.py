@@ -344,3 +344,25 @@ def test_pictures_can_be_paths(tiny: Model, tmp_path: Path) -> None:
     rectangle().save(tmp_path / "m.png")
     (by_path,) = generate(tiny, request(image=tmp_path / "a.png", mask=str(tmp_path / "m.png")), metadata=False)
     assert by_path.tobytes() == one(tiny, image=scene(), mask=rectangle()).tobytes()
+
+
+@pytest.mark.parametrize(("rule", "strength", "steps"), [("a1111", 0.5, 3), ("a1111", 0.0, 1), ("whole", 0.25, 4)])
+def test_the_steps_of_a_strength_are_counted_as_another_tool_counts_them(
+    tiny: Model, rule: str, strength: float, steps: int
+) -> None:
+    events = stream(tiny, request(strength=strength, strength_rule=rule), image=scene(), metadata=False)
+    assert [event.steps for event in events if isinstance(event, Progress)] == [steps] * steps
+
+
+@pytest.mark.parametrize("rule", ["a1111", "whole"])
+def test_a_whole_strength_of_another_tool_still_begins_with_the_picture(tiny: Model, rule: str) -> None:
+    """Both add the noise to the latent, which is not quite nothing at the highest level."""
+    job = prepare(tiny, request(strength=1.0, strength_rule=rule, sampler="Euler"), image=scene())
+    run = begin(job, next(batches(job)))
+    noise = begin(prepare(tiny, request(sampler="Euler")), next(batches(prepare(tiny, request(sampler="Euler")))))
+    assert torch.allclose(run.x - noise.x, job.posterior.sample(noise.noise.draw("posterior")), atol=1e-5)
+
+
+def test_a_rule_for_the_strength_needs_a_start_picture(tiny: Model) -> None:
+    with pytest.raises(RequestError, match="strength_rule is given but no image"):
+        prepare(tiny, request(strength_rule="a1111"))

@@ -42,6 +42,13 @@ Strength = Annotated[
     ),
 ]
 
+StrengthRule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE", help="How many steps that is: share (diffusers), a1111 or whole (ComfyUI).", show_default=False
+    ),
+]
+
 
 @app.command("txt2img")
 @grouped
@@ -63,9 +70,15 @@ def img2img(
     machine: Machine,
     voice: Voice,
     strength: Strength = None,
+    strength_rule: StrengthRule = None,
 ) -> None:
     """Draw what the words say, beginning from a picture."""
-    draw(request_of(prompts, which, drawing, image=image, strength=strength), destination, machine, voice)
+    draw(
+        request_of(prompts, which, drawing, image=image, strength=strength, strength_rule=strength_rule),
+        destination,
+        machine,
+        voice,
+    )
 
 
 @app.command("inpaint")
@@ -80,6 +93,7 @@ def inpaint(
     machine: Machine,
     voice: Voice,
     strength: Strength = None,
+    strength_rule: StrengthRule = None,
     mask_blur: Annotated[
         float | None,
         typer.Option(parser=number, metavar="PIXELS", help="A soft edge, inside of the mask.", show_default=False),
@@ -89,7 +103,16 @@ def inpaint(
 
     What is black in the mask stays as it is, byte for byte.
     """
-    request = request_of(prompts, which, drawing, image=image, mask=mask, strength=strength, mask_blur=mask_blur)
+    request = request_of(
+        prompts,
+        which,
+        drawing,
+        image=image,
+        mask=mask,
+        strength=strength,
+        strength_rule=strength_rule,
+        mask_blur=mask_blur,
+    )
     draw(request, destination, machine, voice)
 
 
@@ -101,6 +124,7 @@ def request_of(
     image: str | None = None,
     mask: str | None = None,
     strength: float | None = None,
+    strength_rule: str | None = None,
     mask_blur: float | None = None,
 ) -> Request:
     """The request that the options describe. Raises RequestError for the first option that is out of range."""
@@ -126,6 +150,7 @@ def request_of(
         batch=drawing.batch,
         image=image,
         strength=strength,
+        strength_rule=strength_rule,  # type: ignore[arg-type]  # the request refuses any other text
         mask=mask,
         mask_blur=mask_blur,
         noise=noise,

@@ -8,6 +8,7 @@ leave the latent as it is.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from sfumato.diffusion.beta_distribution import beta_quantile
 from sfumato.diffusion.schedule import NoiseSchedule
@@ -224,16 +225,34 @@ LAID_IN_SIGMA = frozenset({"karras", "exponential", "polyexponential", "kl_optim
 """The rules that read `highest` and `lowest`."""
 
 
-def tail(sigmas: list[float], strength: float) -> list[float]:
-    """The levels of an image-to-image run: those of the last int(steps * strength) steps, as in diffusers.
+StrengthRule = Literal["share", "a1111", "whole"]
 
-    Strength 1 is the whole run; below 1 / steps nothing is left but the end.
+
+def strength_steps(steps: int, strength: float, rule: StrengthRule = "share") -> tuple[int, int]:
+    """How many steps an image-to-image run lays, and how many of the last of them it runs. The rules are
+
+    share   int(n * strength) of n: diffusers'
+    a1111   int(min(strength, 0.999) * n) + 1 of n: stable-diffusion-webui, `setup_img2img_steps`
+    whole   n of int(n / strength): ComfyUI's KSampler, and stable-diffusion-webui with `img2img_fix_steps`
+
     Raises RequestError when strength is not in [0, 1].
     """
     if not 0.0 <= strength <= 1.0:
         raise RequestError(f"strength is {strength}; it must be between 0 and 1.", field="strength")
-    steps = len(sigmas) - 1
-    return sigmas[steps - int(steps * strength) :]
+    if rule == "a1111":
+        return steps, int(min(strength, 0.999) * steps) + 1
+    if rule == "whole" and strength > 0.0:
+        return int(steps / strength), steps
+    return steps, int(steps * strength)
+
+
+def tail(lay: Callable[[int], list[float]], steps: int, strength: float, rule: StrengthRule = "share") -> list[float]:
+    """The levels of an image-to-image run, where `lay(n)` are those of a run of n whole steps.
+
+    Without a step to run nothing is left but the end. Raises RequestError when strength is not in [0, 1].
+    """
+    laid, run = strength_steps(steps, strength, rule)
+    return lay(laid)[laid - run :]
 
 
 def _check_steps(steps: int) -> None:

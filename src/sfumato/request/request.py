@@ -18,6 +18,7 @@ from sfumato.request.checks import (
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 
 NoiseMode = Literal["keyed", "sequential", "philox"]
+StrengthRule = Literal["share", "a1111", "whole"]
 
 SEED_LIMIT = 2**64  # what a torch generator takes; ComfyUI's range too
 SIDE_RANGE = (16, 8192)  # pixels; 16 is two latent cells, 8192 is where the largest tiled pictures end
@@ -50,6 +51,8 @@ class Request:
                     handed over beside the request, which is also what a picture's metadata has here
     width, height   pixels; mask_blur too
     strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
+    strength_rule   what a share of n steps is: "share" (or None) int(n * strength) of n, as diffusers; "a1111" one more
+                    of n, as stable-diffusion-webui; "whole" n of int(n / strength), as ComfyUI
     guidance_interval   (first, last): guidance is 1 outside of these parts of the noise schedule, from 0 to 1
     eta             the share of fresh noise in stochastic samplers
     clip_skip       how many of the text encoder's last layers are left out: 1 is what A1111 calls 2
@@ -78,6 +81,7 @@ class Request:
     clip_skip: int | None = None
     image: str | None = None
     strength: float | None = None
+    strength_rule: StrengthRule | None = None
     mask: str | None = None
     mask_blur: float | None = None
     noise: NoiseMode = "keyed"
@@ -99,6 +103,11 @@ class Request:
         _set(self, "embeddings", checked_embeddings(self.embeddings))
         if self.noise not in get_args(NoiseMode):
             raise RequestError(f"noise is {self.noise!r}; it must be one of {', '.join(get_args(NoiseMode))}", "noise")
+        rules = get_args(StrengthRule)
+        if self.strength_rule not in (None, *rules):
+            raise RequestError(
+                f"strength_rule is {self.strength_rule!r}; it must be {', '.join(rules)}", "strength_rule"
+            )
         if not isinstance(self.strict, bool):
             raise RequestError(f"strict is {self.strict!r}; it must be true or false", "strict")
         self._check_together()
