@@ -1,6 +1,5 @@
 """A request made ready for a model: every field concrete, its pictures read, fitted and encoded."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,13 +17,10 @@ from sfumato.images import PictureSource, crop_to_fill, mask_weights, open_pictu
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Posterior
-from sfumato.request import Request
+from sfumato.request import Defaults, Request, fill
 
-DEFAULT_STRENGTH = 0.8  # of img2img; the contract's example
-LARGEST_UNASKED = 16  # times the model's own area: a start picture above that needs a size in the request
 TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
 TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
-SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
 
 
 @dataclass(frozen=True)
@@ -134,29 +130,20 @@ def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
     if request.eta is not None:
         sampling = _with_eta(sampling, request.eta)
-    width, height = _size(model, request, picture_size)
-    strength = request.strength
-    if request.image is not None and strength is None:
-        strength = DEFAULT_STRENGTH if request.mask is None else 1.0
-    resolved = replace(
-        request,
-        model=request.model or model.name,
-        loras=model.loras,
-        embeddings=model.embeddings,
-        seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
-        steps=request.steps or model.family.steps,
-        guidance=model.family.guidance if request.guidance is None else request.guidance,
-        guidance_rescale=request.guidance_rescale or 0.0,
-        guidance_interval=request.guidance_interval or (0.0, 1.0),
-        sampler=request.sampler or _preset_name(model.sampling),
-        width=width,
-        height=height,
-        batch=request.batch or 1,
-        clip_skip=request.clip_skip or 0,
-        strength=strength,
-        mask_blur=(request.mask_blur or 0.0) if request.mask is not None else None,
+    filled = fill(request, defaults_of(model), picture_size)
+    return replace(filled, loras=model.loras, embeddings=model.embeddings), sampling
+
+
+def defaults_of(model: Model) -> Defaults:
+    """What the model draws with where a request does not say."""
+    family = model.family
+    return Defaults(
+        name=model.name,
+        size=family.size,
+        steps=family.steps,
+        guidance=family.guidance,
+        sampler=preset_name(model.sampling),
     )
-    return resolved, sampling
 
 
 def _check_there(field: str, asked: Sequence[object], there: Sequence[object]) -> None:
@@ -180,24 +167,7 @@ def _with_eta(sampling: Sampling, eta: float) -> Sampling:
     return replace(sampling, options=(*(pair for pair in sampling.options if pair[0] != "eta"), ("eta", eta)))
 
 
-def _preset_name(sampling: Sampling) -> str | None:
+def preset_name(sampling: Sampling) -> str | None:
+    """The name of a model's own sampling, where it has one."""
     plain = replace(sampling, prediction=None)
     return next((name for name, each in PRESETS.items() if each == plain), None)
-
-
-def _size(model: Model, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:
-    """The size of the pictures: as asked; else the start picture's, whose shape is kept where one side is asked."""
-    default = model.family.size
-    if picture_size is None:
-        return request.width or default, request.height or default
-    width, height = picture_size
-    if request.width is not None or request.height is not None:
-        wide = request.width or round(width * (request.height or 0) / height)
-        return wide, request.height or round(height * wide / width)
-    if width * height > LARGEST_UNASKED * default**2:
-        raise RequestError(
-            f"the start picture is {width}x{height} and the model works at about {default}x{default}; ask for a size "
-            "(width and height) that it should be scaled to, or for its own",
-            "width",
-        )
-    return width, height

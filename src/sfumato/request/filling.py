@@ -1,0 +1,67 @@
+"""What a request leaves open and its model decides, filled in: without the model itself, and so without torch."""
+
+import secrets
+from dataclasses import dataclass, replace
+
+from sfumato.errors import RequestError
+from sfumato.request.request import Request
+
+DEFAULT_STRENGTH = 0.8  # of img2img; the contract's example
+LARGEST_UNASKED = 16  # times the model's own area: a start picture above that needs a size in the request
+SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a model draws with: its name, the side of its square pictures, steps, guidance, the name of its sampling."""
+
+    name: str
+    size: int
+    steps: int
+    guidance: float
+    sampler: str | None
+
+
+def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | None = None) -> Request:
+    """The request with every None replaced by what suits the model; filling it again changes nothing.
+
+    `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
+    where the model's own sampling has no name. Raises RequestError for a start picture that needs a size.
+    """
+    width, height = _size(defaults.size, request, picture_size)
+    strength = request.strength
+    if request.image is not None and strength is None:
+        strength = DEFAULT_STRENGTH if request.mask is None else 1.0
+    return replace(
+        request,
+        model=request.model or defaults.name,
+        seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
+        steps=request.steps or defaults.steps,
+        guidance=defaults.guidance if request.guidance is None else request.guidance,
+        guidance_rescale=request.guidance_rescale or 0.0,
+        guidance_interval=request.guidance_interval or (0.0, 1.0),
+        sampler=request.sampler or defaults.sampler,
+        width=width,
+        height=height,
+        batch=request.batch or 1,
+        clip_skip=request.clip_skip or 0,
+        strength=strength,
+        mask_blur=(request.mask_blur or 0.0) if request.mask is not None else None,
+    )
+
+
+def _size(side: int, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size of the pictures: as asked; else the start picture's, whose shape is kept where one side is asked."""
+    if picture_size is None:
+        return request.width or side, request.height or side
+    width, height = picture_size
+    if request.width is not None or request.height is not None:
+        wide = request.width or round(width * (request.height or 0) / height)
+        return wide, request.height or round(height * wide / width)
+    if width * height > LARGEST_UNASKED * side**2:
+        raise RequestError(
+            f"the start picture is {width}x{height} and the model works at about {side}x{side}; ask for a size "
+            "(width and height) that it should be scaled to, or for its own",
+            "width",
+        )
+    return width, height
