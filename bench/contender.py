@@ -61,7 +61,11 @@ def ours(folder: Path, precision: str) -> dict[str, Task]:
 def diffusers(
     folder: Path, precision: str, *, keep: bool = False, last: bool = False, compiled: bool = False
 ) -> dict[str, Task]:
-    """diffusers: as it comes; with freed memory kept; channels last; compiled by torch.compile with freezing."""
+    """diffusers: as it comes; with freed memory kept; channels last; compiled by torch.compile, frozen where it can be.
+
+    In bfloat16 freezing fuses a sum into the convolution before it, which oneDNN then computes by its reference code
+    (`ref_convolution_fwd_t`), as it has no other for that: one step takes more than ten minutes.
+    """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -78,7 +82,7 @@ def diffusers(
         unet.to(memory_format=torch.channels_last)
         autoencoder.to(memory_format=torch.channels_last)
     if compiled:
-        torch._inductor.config.freezing = True
+        torch._inductor.config.freezing = precision == "float32"
         unet, decode = torch.compile(unet), torch.compile(autoencoder.decode)
     given = {name: value if name == "timestep" else value.to(dtype) for name, value in inputs(folder).items()}
     return {

@@ -12,7 +12,7 @@ TITLES = {
     OURS: "sfumato",
     EAGER: "diffusers, eager",
     TUNED: "diffusers, eager, channels last, freed memory kept",
-    "diffusers-compiled": "diffusers, compiled with freezing, channels last, freed memory kept",
+    "diffusers-compiled": "diffusers, compiled (float32: frozen), channels last, freed memory kept",
     "openvino": "OpenVINO, static shapes",
 }
 TASKS = {"unet": "UNet step", "decode": "decoding"}

@@ -1,4 +1,4 @@
-"""Buckets as kohya's sd-scripts makes them, and batches of one bucket."""
+"""Buckets as kohya's sd-scripts makes them, and microbatches of one bucket."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.errors import ConfigError
-from sfumato.train.data.buckets import BatchPlan, BucketRules, Fit, bucket_sizes, cover, fit, settled
+from sfumato.train.data.buckets import BucketPlan, BucketRules, Fit, bucket_sizes, cover, fit, settled
 
 KOHYA = BucketRules(smallest=256, largest=1024, step=64)
 SQUARE = (512, 512)
@@ -95,28 +95,42 @@ def test_rules_that_contradict_the_resolution(rules: BucketRules, wrong: str) ->
 SIZES = st.sampled_from([(512, 512), (640, 384), (384, 640), (768, 320)])
 
 
-@given(st.lists(SIZES, min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 99), st.integers(0, 3))
-def test_a_plan_shows_every_sample_once_an_epoch_in_batches_of_one_bucket(
-    buckets: list[tuple[int, int]], batch: int, seed: int, epoch: int
+@given(st.lists(SIZES, min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 99), st.integers(0, 3))
+def test_a_cycle_shows_every_sample_alike_in_full_microbatches_of_one_bucket(
+    buckets: list[tuple[int, int]], size: int, seed: int, cycle: int
 ) -> None:
-    plan = BatchPlan(buckets, batch, seed)
-    batches = plan.epoch(epoch)
-    assert Counter(index for each in batches for index in each.indices) == Counter(range(len(buckets)))
-    assert all({buckets[index] for index in each.indices} == {each.size} for each in batches)
-    short = Counter(each.size for each in batches if len(each.indices) < batch)
-    assert all(count == 1 for count in short.values())
-    assert len(batches) == plan.batches_per_epoch
-    assert batches == BatchPlan(buckets, batch, seed).epoch(epoch)
-    first = epoch * plan.batches_per_epoch
-    assert [plan[number] for number in range(first, first + len(batches))] == batches
+    plan = BucketPlan(buckets, size, seed)
+    laid = [plan[number] for number in range(cycle * len(buckets), (cycle + 1) * len(buckets))]
+    assert all(len(each) == size for each in laid)
+    assert all(len({buckets[index] for index in each}) == 1 for each in laid)
+    assert Counter(index for each in laid for index in each) == Counter({at: size for at in range(len(buckets))})
 
 
-def test_epochs_and_seeds_differ_and_nothing_depends_on_what_was_asked_before() -> None:
+def test_a_bucket_goes_through_all_of_its_samples_before_any_comes_again() -> None:
+    buckets = [(512, 512)] * 7 + [(640, 384)] * 3
+    plan = BucketPlan(buckets, 4, seed=3)
+    for bucket, count in ((0, 7), (1, 3)):
+        members = {at for at, size in enumerate(buckets) if (size != (512, 512)) == bool(bucket)}
+        seen = [index for number in range(40) for index in plan[number] if index in members]
+        for first in range(0, len(seen) - count, count):
+            assert set(seen[first : first + count]) == members
+
+
+def test_buckets_take_turns_evenly() -> None:
+    buckets = [(512, 512)] * 60 + [(640, 384)] * 30 + [(384, 640)] * 10
+    plan = BucketPlan(buckets, 2, seed=1)
+    for upto in (10, 50, 100):
+        share = Counter(buckets[plan[number][0]] for number in range(upto))
+        for size, count in Counter(buckets).items():
+            assert abs(share[size] - upto * count / 100) <= 3  # one for each bucket
+
+
+def test_seeds_differ_and_nothing_depends_on_what_was_asked_before() -> None:
     buckets = [(512, 512), (640, 384)] * 20
-    plan = BatchPlan(buckets, 4, seed=3)
-    assert plan.epoch(0) != plan.epoch(1)
-    assert plan.epoch(0) != BatchPlan(buckets, 4, seed=4).epoch(0)
-    forwards = [plan[number] for number in range(25)]
-    assert [BatchPlan(buckets, 4, seed=3)[number] for number in reversed(range(25))] == forwards[::-1]
+    forwards = [BucketPlan(buckets, 4, seed=3)[number] for number in range(90)]
+    plan = BucketPlan(buckets, 4, seed=3)
+    assert [plan[number] for number in reversed(range(90))] == forwards[::-1]
+    assert forwards[:40] != forwards[40:80]
+    assert forwards != [BucketPlan(buckets, 4, seed=4)[number] for number in range(90)]
     with pytest.raises(ConfigError, match="cannot be planned"):
-        BatchPlan([], 4, 0)
+        BucketPlan([], 4, 0)

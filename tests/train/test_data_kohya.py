@@ -1,7 +1,6 @@
 """kohya's layouts: folders named 10_name, and dataset configurations, level by level."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -219,13 +218,18 @@ def test_a_missing_folder_and_a_file_that_is_no_configuration(tmp_path: Path) ->
         read_source(str(settings(tmp_path, "[]", "set.json")))
 
 
-def test_a_run_of_squares_refuses_another_resolution_and_says_that_it_uses_no_buckets(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    picture(tmp_path / "a/1.png")
-    path = settings(tmp_path, "[general]\nresolution = 512\nenable_bucket = true\n" + ONE)
-    with pytest.raises(ConfigError, match=r"says resolution 512x512, but data\.size is 32"):
+def test_a_configuration_decides_about_sizes_itself(tmp_path: Path) -> None:
+    picture(tmp_path / "a/1.png", size=(64, 16))
+    for lines, size in (
+        ("", (32, 32)),
+        ("[general]\nresolution = [48, 24]\n", (48, 24)),
+        ("[general]\nresolution = 32\nenable_bucket = true\nmin_bucket_reso = 16\nbucket_reso_steps = 8\n", (64, 16)),
+    ):
+        path = settings(tmp_path, lines + ONE)
+        for buckets in (False, True):
+            samples = open_samples(DataConfig(source=str(path), size=32, buckets=buckets))
+            assert samples.bucket(0) == size
+            assert samples.in_bucket([0]).shape == (1, 3, *size[::-1])
+    path = settings(tmp_path, "[general]\nresolution = 20\n" + ONE)
+    with pytest.raises(ConfigError, match="both must be multiples of 8"):
         open_samples(DataConfig(source=str(path), size=32))
-    with caplog.at_level(logging.WARNING):
-        open_samples(DataConfig(source=str(path), size=512))
-    assert "Buckets are asked for" in caplog.text

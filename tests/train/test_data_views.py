@@ -105,18 +105,14 @@ def test_a_picture_as_long_as_may_be_is_cut_without_being_scaled_whole(tmp_path:
     assert colours(opened(tmp_path, size=64)) == [GREEN]
 
 
-def test_a_plan_gives_batches_that_can_be_read(tmp_path: Path) -> None:
+def test_samples_of_a_bucket_are_read_together(tmp_path: Path) -> None:
     shapes = [(64, 64), (96, 48), (48, 96), (64, 60), (100, 50)]
     for number, size in enumerate(shapes):
         saved(tmp_path / f"{number}.png", Image.new("RGB", size, BLUE))
     samples = opened(tmp_path, size=64)
-    plan = samples.plan(batch=2, seed=1)
-    seen = []
-    for number in range(plan.batches_per_epoch):
-        batch = plan[number]
-        assert samples.in_bucket(batch.indices, batch.indices).shape == (len(batch.indices), 3, *batch.size[::-1])
-        seen += batch.indices
-    assert sorted(seen) == list(range(5))
+    for size in {samples.bucket(index) for index in range(5)}:
+        alike = [index for index in range(5) if samples.bucket(index) == size]
+        assert samples.in_bucket(alike, alike).shape == (len(alike), 3, *size[::-1])
     with pytest.raises(DataError, match="Samples of 3 buckets"):
         samples.in_bucket([0, 1, 2])
     assert samples.pictures([0, 1, 2]).shape == (3, 3, 64, 64)

@@ -54,13 +54,13 @@ def task_of(model: Path, pictures: Path, folder: Path, **data: Any) -> Inpaintin
 
 
 def test_a_mask_depends_on_its_number_alone_and_covers_something() -> None:
-    masks = {(name, n): random_mask(1, n, 32, lambda u, name=name: name) for name in MASKS for n in range(40)}
+    masks = {(name, n): random_mask(1, n, (32, 32), lambda u, name=name: name) for name in MASKS for n in range(40)}
     for (name, number), mask in masks.items():
         assert mask.shape == (1, 32, 32)
         assert set(mask.unique().tolist()) <= {0.0, 1.0}
         assert mask.any()
-        assert torch.equal(mask, random_mask(1, number, 32, lambda u, name=name: name))
-        larger = random_mask(1, number, 128, lambda u, name=name: name)
+        assert torch.equal(mask, random_mask(1, number, (32, 32), lambda u, name=name: name))
+        larger = random_mask(1, number, (128, 128), lambda u, name=name: name)
         assert float((torch.nn.functional.avg_pool2d(larger, 4) - mask).abs().mean()) < 0.08  # the same at every size
     for name in MASKS:
         shares = [float(masks[name, number].mean()) for number in range(40)]
@@ -99,7 +99,7 @@ def test_the_network_sees_what_it_sees_in_inference(models: dict[str, Path], pic
     pixels = task.samples.pictures([0, 1, 2])
     found = task._seen(pixels, [5, 6, 7], torch.zeros(()))
     for at, name in enumerate(sorted(COLOURS)):
-        mask = random_mask(task.config.run.seed, 5 + at, SIZE, task.shape)
+        mask = random_mask(task.config.run.seed, 5 + at, (SIZE, SIZE), task.shape)
         grey = Image.fromarray((mask[0] * 255).byte().numpy())
         picture = Image.new("RGB", (SIZE, SIZE), COLOURS[name])
         job = prepare(task.base.model, sfumato.Request(width=SIZE, height=SIZE), image=picture, mask=grey)

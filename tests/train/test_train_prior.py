@@ -1,6 +1,9 @@
 """Prior preservation: what is drawn, how it is mixed in, and that it keeps the class as it was."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,15 @@ import pytest
 import tiny_start as tiny
 import torch
 from PIL import Image
+from set_maker import picture
 
 import sfumato
 from sfumato.errors import ConfigError
 from sfumato.train.config import DataConfig, RunConfig, TrainConfig
-from sfumato.train.division import Division
+from sfumato.train.data import open_samples
+from sfumato.train.division import Division, in_buckets
 from sfumato.train.plan import passes
-from sfumato.train.prior import PriorConfig, alternate, draw_missing, importance, open_class
+from sfumato.train.prior import PriorConfig, WithClass, alternate, draw_missing, importance, is_class, open_class
 
 CLASS = "an astronaut"
 SUBJECT = "an xyz astronaut"
@@ -78,15 +83,43 @@ def test_pictures_that_are_there_count_and_say_the_prompt(model: Path, others: P
     assert samples.captions(range(4), range(4)) == [CLASS] * 4
 
 
-def test_every_other_sample_is_the_class_and_each_half_has_its_own_epochs() -> None:
-    division = alternate(Division(3, (7, 5, 6), (4,)), first=8, others=2)
+def both(subject: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]], folder: Path) -> WithClass:
+    """Sets of pictures of these sizes, each in a bucket of its own size."""
+    sets = []
+    for name, sizes in (("subject", subject), ("class", others)):
+        for number, size in enumerate(sizes):
+            picture(folder / name / f"{number}.png", size=size, text=name)
+        sets.append(open_samples(DataConfig(source=str(folder / name), size=16, buckets=True)))
+    return WithClass(*sets)
+
+
+def test_every_other_sample_is_the_class_and_each_half_has_its_own_epochs(tmp_path: Path) -> None:
     run = RunConfig(output="", steps=1, batch=4, microbatch=1, accumulate=4)
+    division = alternate(Division(3, (3, 1, 2), (0,)), both([(16, 16)] * 4, [(16, 16)] * 2, tmp_path), run, seed=1)
     numbers = [n for step in range(3) for part in passes(run, step, step * 4) for n in part.numbers]
     found = [division.indices(1, [number])[0] for number in numbers]
-    assert sorted(found[::2][:3]) == [5, 6, 7] == sorted(found[::2][3:])
-    assert all(sorted(found[1::2][at : at + 2]) == [8, 9] for at in (0, 2, 4))
+    assert sorted(found[::2][:3]) == [1, 2, 3] == sorted(found[::2][3:])
+    assert all(sorted(found[1::2][at : at + 2]) == [4, 5] for at in (0, 2, 4))
     assert found == division.indices(1, numbers)
-    assert division.held == (4,)
+    assert division.held == (0,)
+
+
+@pytest.mark.parametrize("others", [[(16, 16)] * 3, [(32, 8), (8, 32), (32, 8)]])
+def test_microbatches_take_turns_where_there_are_several_sizes(tmp_path: Path, others: list[tuple[int, int]]) -> None:
+    run = RunConfig(output="", steps=1, batch=4, microbatch=2)
+    sets = both([(32, 8), (8, 32), (32, 8)], others, tmp_path)
+    subject = in_buckets(Division(3, range(3), ()), sets.parts[0], 2, 1)
+    division = alternate(subject, sets, run, seed=1)
+    assert not division.of_one_size
+    found = division.indices(1, range(24))
+    for first in range(0, 24, 2):
+        some = found[first : first + 2]
+        assert len({sets.bucket(index) for index in some}) == 1
+        assert all((index >= 3) == is_class(first, 2) for index in some)
+        assert division.indices(1, range(first, first + 2)) == some
+    assert Counter(found) == Counter({index: 4 for index in range(6)})  # 24 samples: 4 rounds of each half
+    with pytest.raises(ConfigError, match=r"run\.microbatch to a divisor of 2"):
+        alternate(subject, sets, replace(run, microbatch=4), seed=1)
 
 
 def test_the_loss_is_the_mean_of_the_subject_and_the_weighted_mean_of_the_class() -> None:

@@ -78,7 +78,8 @@ class DataConfig:
     """The drawn world when `source` is "world", else a path: a folder, a dataset configuration, shards or tables."""
 
     source: str = "world"
-    size: int = 128
+    size: int = 128  # side of the squares that are seen; with buckets, the root of their largest area
+    buckets: bool = False  # pictures keep their shape, each in the size nearest to it; else squares from the middle
     pool: int = 0  # how many different samples there are; 0 = endless (world) or all (pictures)
     validation: int = 0  # samples that are kept out of training and that the validation loss is taken on
     mirror: bool = False  # half of the pictures left to right; not where captions name sides
@@ -111,8 +112,9 @@ class TrainConfig:
         free |= {"log_every", "validate_every", "save_every", "sheet_every"}
         value = dataclasses.asdict(self)
         value["run"] = {key: item for key, item in value["run"].items() if key not in free}
-        if not self.data.caption:
-            del value["data"]["caption"]
+        for key in ("caption", "buckets"):  # as it was before there were such keys
+            if not value["data"][key]:
+                del value["data"][key]
         for section in ("lora", "prior", "inversion", "inpainting"):  # those that a recipe has only if it is asked
             if not value[section]:
                 del value[section]

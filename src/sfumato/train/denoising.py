@@ -19,7 +19,7 @@ from sfumato.train import prior
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import Samples, World, open_samples, shown
 from sfumato.train.device import autocast, pick_device
-from sfumato.train.division import divide
+from sfumato.train.division import divide, in_buckets
 from sfumato.train.foundation import Foundation, foundation
 from sfumato.train.latents import cached_latents
 from sfumato.train.objective import DenoisingLoss
@@ -67,7 +67,12 @@ class Denoising(ABC):
             raise ConfigError("loss.layout needs data.source = 'world'; for a folder leave it at 0.")
         if config.data.mirror and world:
             raise ConfigError("data.mirror: captions of the drawn world name left and right; leave it out.")
-        self.division = divide(self.samples, config.data)
+        self.division = in_buckets(
+            divide(self.samples, config.data),
+            self.samples,
+            config.run.batch // config.run.microbatches,
+            config.data.seed,
+        )
         self.base = self.prepared(foundation(config, self.loss_config))
         self.objective = self.base.objective
         if self.prior is not None:
@@ -80,8 +85,9 @@ class Denoising(ABC):
         assert self.base.model is not None
         prior.draw_missing(self.base.model, settings, self.config)
         others = prior.open_class(settings, self.config)
-        self.division = prior.alternate(self.division, self.samples.length, others.length)
-        self.samples = prior.WithClass(self.samples, others)
+        both = prior.WithClass(self.samples, others)
+        self.division = prior.alternate(self.division, both, self.config.run, self.config.data.seed)
+        self.samples = both
 
     def prepared(self, base: Foundation) -> Foundation:
         """What the run stands on, changed as the recipe needs it, before any picture is encoded."""
@@ -111,7 +117,12 @@ class Denoising(ABC):
 
     def importance(self, batch: Batch) -> Tensor | None:
         """The weight of each sample's error in the mean over the step, [B]; None for 1."""
-        return None if self.prior is None else prior.importance(batch.part.numbers, self.prior.weight)
+        return None if self.prior is None else prior.importance(batch.part.numbers, self.prior.weight, self.block)
+
+    @property
+    def block(self) -> int:
+        """How many samples come together, where those of a class are between the subject's."""
+        return self.division.block if isinstance(self.division, prior.Alternating) else 1
 
     def auxiliary(self, batch: Batch) -> dict[str, Tensor]:
         """Further terms of the loss, means over the samples, by the name of their weight in the loss's settings."""
@@ -119,9 +130,16 @@ class Denoising(ABC):
 
     def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The weighted squared error, a mean over the samples; figures for low, middle and high noise beside it."""
+        if part.count == 1 or self.division.of_one_size:
+            return self._loss(part)
+        losses, told = zip(*(self._loss(each) for each in part.microbatches), strict=True)
+        figures: dict[str, float | Tensor] = {name: sum(each[name] for each in told) / part.count for name in told[0]}
+        return torch.stack(losses).mean(), figures
+
+    def _loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
         batch = self.draw(part)
         sigma = self.objective.sigmas[batch.timestep]
-        told = self.conditioning(self.captions(batch), batch.dropped)
+        told = self.conditioning(self.captions(batch), self.samples.bucket(batch.indices[0]), batch.dropped)
         errors = self.errors(batch, sigma, told)
         weight = self.objective.weight(sigma).to(self.device)
         importance = self.importance(batch)
@@ -147,17 +165,14 @@ class Denoising(ABC):
         """The mean errors of subject and class, where there are both."""
         if self.prior is None:
             return {}
-        others = torch.tensor([prior.is_class(number) for number in part.numbers], device=self.device)
+        others = torch.tensor([prior.is_class(number, self.block) for number in part.numbers], device=self.device)
         return {"mse_subject": (errors * ~others).mean() * 2, "mse_class": (errors * others).mean() * 2}
 
     def draw(self, part: Pass) -> Batch:
         """The samples of a pass with all their random numbers."""
         indices = self.division.indices(self.config.data.seed, part.numbers)
-        at = torch.tensor(indices)
         mirrored = part.uniform(MIRROR) < 0.5 if self.config.data.mirror else None
-        if mirrored is not None:
-            at = at + mirrored * (len(self.latents.mean) // 2)
-        clean = self.latents.draw(at.tolist(), part.normal(POSTERIOR, self.latents.mean.shape[1:]))
+        clean = self.latents.draw(indices, part.normal(POSTERIOR, self.latents.shape(indices[0])), mirrored)
         noise = part.normal(NOISE, clean.shape[1:])
         if self.loss_config.noise_offset:
             noise = noise + self.loss_config.noise_offset * part.normal(OFFSET, (clean.shape[1], 1, 1))
@@ -182,18 +197,21 @@ class Denoising(ABC):
         squared: Tensor = (output - goal) ** 2
         return squared.mean((1, 2, 3))
 
-    def conditioning(self, texts: Sequence[str], dropped: Tensor | None = None) -> Conditioning:
-        """What the network is told: each caption encoded, or no words where it is dropped."""
+    def conditioning(self, texts: Sequence[str], size: tuple[int, int], dropped: Tensor | None = None) -> Conditioning:
+        """What the network is told of pictures of this width and height: each caption, or no words where dropped."""
+        return self.base.sized(self._said(texts, dropped), size)
+
+    def _said(self, texts: Sequence[str], dropped: Tensor | None) -> Conditioning:
         flags = [False] * len(texts) if dropped is None else dropped.tolist()
         said = ["" if drop else text for text, drop in zip(texts, flags, strict=True)]
         if self.text_is_trained and torch.is_grad_enabled():
             with autocast(self.config.run, self.device):
-                return self._floats(self.base.conditioning(said, self.config.data.size))
+                return self._floats(self.base.text.encode_with_gradients(said))
         new = list(dict.fromkeys(text for text in said if text not in self._encoded))
         held = self._encoded
         if new:
             with torch.no_grad(), autocast(self.config.run, self.device):
-                fresh = self._floats(self.base.conditioning(new, self.config.data.size))
+                fresh = self._floats(self.base.text.encode_with_gradients(new))
             held = {**self._encoded, **{text: fresh[at : at + 1] for at, text in enumerate(new)}}
             if self._remembers(held, fresh):
                 self._encoded = held
@@ -215,13 +233,15 @@ class Denoising(ABC):
         if not indices:
             return {}
         steps = len(self.objective.sigmas)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for index in indices:
+            alike.setdefault(self.samples.bucket(index), []).append(index)
+        batch = self.config.run.batch
+        parts = [some[at : at + batch] for some in alike.values() for at in range(0, len(some), batch)]
         figures: dict[str, float] = {}
         for level in range(LEVELS):
-            timestep = torch.full((len(indices),), int((level + 0.5) * steps / LEVELS))
-            errors = [
-                self._held_errors(indices[at : at + self.config.run.batch], timestep, level)
-                for at in range(0, len(indices), self.config.run.batch)
-            ]
+            timestep = torch.full((batch,), int((level + 0.5) * steps / LEVELS))
+            errors = [self._held_errors(part, timestep, level) for part in parts]
             figures[f"mse_{int(timestep[0]):04d}"] = float(torch.cat(errors).mean())
         return {"mse": sum(figures.values()) / LEVELS, **figures}
 
@@ -234,7 +254,7 @@ class Denoising(ABC):
             [torch.randn(shape, generator=generator(self.config.run.seed, level, i, VALIDATION)) for i in indices]
         )
         batch = Batch(indices, clean, noise, timestep[:count], torch.zeros(count, dtype=torch.bool), part)
-        told = self.conditioning(self.samples.captions(indices, [0] * count))
+        told = self.conditioning(self.samples.captions(indices, [0] * count), self.samples.bucket(indices[0]))
         return self.errors(batch, self.objective.sigmas[batch.timestep], told)
 
     @torch.no_grad()
@@ -243,8 +263,9 @@ class Denoising(ABC):
         rows, columns = SHEET_SHAPE
         count = rows * columns
         indices = shown(self.samples, count)
+        size = self.samples.bucket(indices[0])
         texts = self.samples.captions(indices, range(count))
-        told = stack([self.conditioning([""] * count), self.conditioning(texts)])
+        told = stack([self.conditioning([""] * count, size), self.conditioning(texts, size)])
         extra = self.sheet_input(indices)
 
         def network(x: Tensor, timestep: Tensor) -> Tensor:
@@ -255,7 +276,7 @@ class Denoising(ABC):
         schedule = self.objective.schedule
         denoise = denoiser(network, schedule, self.objective.prediction)
         sigmas = trailing(schedule, SHEET_STEPS)
-        shape = (count, *self.latents.mean.shape[1:])
+        shape = (count, *self.latents.shape(indices[0]))
         start = torch.randn(shape, generator=generator(self.config.run.seed, 0, 0, NOISE))
         x = (start * (1 + sigmas[0] ** 2) ** 0.5).to(self.device)
         for step in euler(guide_doubled(denoise, SHEET_GUIDANCE), x, sigmas, lambda index: start):

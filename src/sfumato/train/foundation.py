@@ -35,9 +35,9 @@ class Foundation:
     objective: Objective
     model: Model | None = None
 
-    def conditioning(self, texts: list[str], size: int) -> Conditioning:
-        """What the UNet is told about pictures of `size` x `size` pixels with these captions."""
-        return self.text.sized(self.text.encode_with_gradients(texts), height=size, width=size)
+    def sized(self, told: Conditioning, size: tuple[int, int]) -> Conditioning:
+        """Encoded captions with what the UNet is told of the size of their pictures, (width, height) in pixels."""
+        return self.text.sized(told, width=size[0], height=size[1])
 
 
 def foundation(config: TrainConfig, loss: DenoisingLoss) -> Foundation:

@@ -61,21 +61,21 @@ class InpaintingTask(Denoising):
         return {"unet": self.network}
 
     def extra_input(self, batch: Batch) -> Tensor:
-        pixels = self.samples.pictures(batch.indices)
+        pixels = self.samples.in_bucket(batch.indices)
         if batch.mirrored is not None:
             pixels = torch.where(batch.mirrored[:, None, None, None], pixels.flip(-1), pixels)
         return self._seen(pixels, batch.part.numbers, batch.part.normal(MASKED, batch.clean.shape[1:]))
 
     def sheet_input(self, indices: Sequence[int]) -> Tensor:
         numbers = range(SHEET_MASKS, SHEET_MASKS + len(indices))
-        return self._seen(self.samples.pictures(indices), numbers, torch.zeros(()))
+        return self._seen(self.samples.in_bucket(indices), numbers, torch.zeros(()))
 
     @torch.no_grad()
     def _seen(self, pixels: Tensor, numbers: Sequence[int], noise: Tensor) -> Tensor:
         """Mask and masked latent of pictures [B, 3, H, W] that have these numbers, [B, 1 + C, h, w]; the noise is that
         of the posterior. As inference makes them.
         """
-        size = self.config.data.size
+        size = (pixels.shape[-1], pixels.shape[-2])
         autoencoder = self.base.autoencoder
         masks = torch.stack([random_mask(self.config.run.seed, number, size, self.shape) for number in numbers])
         with autocast(self.config.run, self.device):

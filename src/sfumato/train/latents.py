@@ -14,6 +14,7 @@ from sfumato.errors import ConfigError
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import Samples
+from sfumato.train.data.buckets import Size
 from sfumato.train.device import autocast
 
 log = logging.getLogger(__name__)
@@ -21,21 +22,40 @@ log = logging.getLogger(__name__)
 CHUNK = 32  # pictures encoded at a time
 
 
+Held = dict[str, Tensor]
+"""Means and standard deviations of the latents of distinct pictures, by `_name`."""
+
+
 @dataclass(frozen=True)
 class Latents:
-    """Mean and standard deviation of the scaled latent of each sample, [N, C, h, w] float16 on the CPU.
+    """Mean and standard deviation of the latent of each sample, float16 on the CPU, those of a bucket together.
 
-    Where pictures are mirrored, the second half are those of the mirrored pictures: a mirrored latent is not the latent
-    of the mirrored picture.
+    `rows[i]` is the bucket of sample i and its row among the [N, C, h, w] there. Where pictures are mirrored, the
+    second half of a bucket's rows are those of the mirrored pictures: a mirrored latent is not the latent of the
+    mirrored picture. `scale` is the autoencoder's scaling factor.
     """
 
-    mean: Tensor
-    std: Tensor
+    held: Held
+    rows: Sequence[tuple[Size, int]]
     scale: float
 
-    def draw(self, indices: Sequence[int], noise: Tensor) -> Tensor:
-        """Latents of some of the samples for standard normal noise, [B, C, h, w] float32."""
-        return (self.mean[indices].float() + self.std[indices].float() * noise) * self.scale
+    def shape(self, index: int) -> torch.Size:
+        """[C, h, w] of a sample."""
+        return self.held[_name("mean", self.rows[index][0])].shape[1:]
+
+    def draw(self, indices: Sequence[int], noise: Tensor, mirrored: Tensor | None = None) -> Tensor:
+        """Scaled latents of samples of one bucket for standard normal noise, [B, C, h, w] float32; some `mirrored`."""
+        buckets, rows = zip(*(self.rows[index] for index in indices), strict=True)
+        assert len(set(buckets)) == 1, "a batch has one size"
+        mean, std = (self.held[_name(what, buckets[0])] for what in ("mean", "std"))
+        at = torch.tensor(rows)
+        if mirrored is not None:
+            at = at + mirrored * (len(mean) // 2)
+        return (mean[at].float() + std[at].float() * noise) * self.scale
+
+
+def _name(what: str, bucket: Size) -> str:
+    return f"{what}.{bucket[0]}x{bucket[1]}"
 
 
 def cached_latents(
@@ -49,32 +69,33 @@ def cached_latents(
     if samples.varies:
         raise ConfigError("random_crop cuts pictures anew each time, but latents are encoded once; switch it off.")
     firsts = [samples.first_alike(index) for index in range(count)]
-    distinct = sorted(set(firsts))
+    distinct: dict[Size, list[int]] = {}
+    for index in sorted(set(firsts)):
+        distinct.setdefault(samples.bucket(index), []).append(index)
     folder = Path(config.run.output)
     path = folder / f"latents-{_key(autoencoder, samples, config)}.safetensors"
     if path.is_file():
         held = load_file(path)
     else:
-        held = _encoded(autoencoder, samples, distinct, config, device)
+        held = {}
+        for bucket, indices in distinct.items():
+            means, stds = _encoded(autoencoder, samples, indices, config, device)
+            held |= {_name("mean", bucket): means, _name("std", bucket): stds}
         folder.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".writing")
         save_file(held, aside)
         aside.rename(path)
-    if len(distinct) < count:
-        place = {first: at for at, first in enumerate(distinct)}
-        rows = torch.tensor([place[first] for first in firsts])
-        rows = torch.cat([rows, rows + len(distinct)]) if config.data.mirror else rows
-        held = {name: value[rows] for name, value in held.items()}
-    return Latents(held["mean"], held["std"], autoencoder.config.scaling_factor)
+    place = {index: (bucket, at) for bucket, indices in distinct.items() for at, index in enumerate(indices)}
+    return Latents(held, [place[first] for first in firsts], autoencoder.config.scaling_factor)
 
 
 def _encoded(
     autoencoder: Autoencoder, samples: Samples, indices: Sequence[int], config: TrainConfig, device: torch.device
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, Tensor]:
     means, stds = [], []
     for mirrored in (False, True) if config.data.mirror else (False,):
         for first in range(0, len(indices), CHUNK):
-            pixels = samples.pictures(indices[first : first + CHUNK])
+            pixels = samples.in_bucket(indices[first : first + CHUNK])
             pixels = pixels.flip(-1) if mirrored else pixels
             with torch.inference_mode(), autocast(config.run, device):
                 posterior = autoencoder.encode(pixels.to(device, memory_format=torch.channels_last))
@@ -82,7 +103,7 @@ def _encoded(
             stds.append(posterior.std.half().cpu())
             if first % (CHUNK * 64) == 0:
                 log.info("Encoded %d of %d pictures.", first, len(indices))
-    return {"mean": torch.cat(means).contiguous(), "std": torch.cat(stds).contiguous()}
+    return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
 
 def _key(autoencoder: Autoencoder, samples: Samples, config: TrainConfig) -> str:

@@ -67,17 +67,18 @@ MASKS: dict[str, Callable[[Random, Grid], Tensor]] = {
 }
 
 
-def random_mask(seed: int, number: int, size: int, shape: Callable[[float], str]) -> Tensor:
-    """The mask of sample `number` of a run, [1, size, size] of zeros and ones, at least one of them 1.
+def random_mask(seed: int, number: int, size: tuple[int, int], shape: Callable[[float], str]) -> Tensor:
+    """The mask of sample `number` of a run, [1, height, width] of zeros and ones, at least one of them 1.
 
-    `shape` gives the name of one of `MASKS` for a number in [0, 1), or "" for the whole picture. The same at every
-    size, but for the pixels' size.
+    `size` is width and height in pixels. `shape` gives the name of one of `MASKS` for a number in [0, 1), or "" for the
+    whole picture. The same at every size, but for the pixels' size.
     """
     rng = np.random.default_rng([seed, number, MASK])
     name = shape(float(rng.uniform()))
+    width, height = size
     if not name:
-        return torch.ones(1, size, size)
-    middles = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    covered = MASKS[name](rng, (middles[:, None], middles[None, :]))
-    covered[size // 2, size // 2] |= ~covered.any()
+        return torch.ones(1, height, width)
+    across, down = ((torch.arange(side, dtype=torch.float64) + 0.5) / side for side in size)
+    covered = MASKS[name](rng, (down[:, None], across[None, :]))
+    covered[height // 2, width // 2] |= ~covered.any()
     return covered.float()[None]

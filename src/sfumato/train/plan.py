@@ -6,7 +6,7 @@ of processes either.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -41,6 +41,11 @@ class Pass:
     def share(self) -> float:
         """The part of the step's samples that this pass has."""
         return self.samples / self.batch
+
+    @property
+    def microbatches(self) -> "list[Pass]":
+        """Each of its microbatches as a pass of its own."""
+        return [replace(self, first=self.first + at, count=1) for at in range(self.count)]
 
     @property
     def numbers(self) -> range:

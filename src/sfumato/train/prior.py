@@ -1,16 +1,17 @@
 """Prior preservation: pictures of the class beside those of the subject, so that the class stays what it was.
 
 Ruiz et al. 2023 (DreamBooth), equation 2. Samples with even numbers in a run are the subject's, those with odd numbers
-the class's, each half in the order of its own epochs; a batch is even, so that a step has as many of both. The loss of
-a step is the subject's mean plus `weight` times the class's, as sums over samples: it does not depend on passes.
+the class's, each half in the order of its own epochs; a batch is even, so that a step has as many of both. Where
+pictures have several sizes it is whole microbatches that take turns. The loss of a step is the subject's mean plus
+`weight` times the class's, as sums over samples: it does not depend on passes.
 """
 
 import logging
 import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError
 from sfumato.model import Model
-from sfumato.train.config import DataConfig, TrainConfig, build
+from sfumato.train.config import DataConfig, RunConfig, TrainConfig, build
 from sfumato.train.data import LeftOut, Samples, open_samples
+from sfumato.train.data.buckets import Size
 from sfumato.train.data.folder import files_in
 from sfumato.train.data.records import PICTURE_SUFFIXES
 from sfumato.train.device import autocast, pick_device
-from sfumato.train.division import Division
+from sfumato.train.division import Division, in_buckets
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,8 @@ def draw_missing(model: Model, prior: PriorConfig, config: TrainConfig) -> list[
 
 def open_class(prior: PriorConfig, config: TrainConfig) -> Samples:
     """The pictures of the class: the first `count` of the folder. Raises DataError."""
-    data = DataConfig(source=prior.source, size=config.data.size, pool=prior.count, caption=prior.prompt)
+    size, buckets = config.data.size, config.data.buckets
+    data = DataConfig(source=prior.source, size=size, buckets=buckets, pool=prior.count, caption=prior.prompt)
     return open_samples(data)
 
 
@@ -112,12 +115,14 @@ class WithClass:
         self.left_out: Sequence[LeftOut] = [*subject.left_out, *others.left_out]
 
     def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
-        chosen = [[draw] for draw in draws] or [[] for _ in indices]
-        shown = []
-        for index, draw in zip(indices, chosen, strict=True):
-            part, at = self._in_part(index)
-            shown.append(part.pictures([at], draw))
-        return torch.cat(shown)
+        return torch.cat([part.pictures([at], draw) for part, at, draw in self._each(indices, draws)])
+
+    def bucket(self, index: int) -> Size:
+        part, at = self._in_part(index)
+        return part.bucket(at)
+
+    def in_bucket(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
+        return torch.cat([part.in_bucket([at], draw) for part, at, draw in self._each(indices, draws)])
 
     def captions(self, indices: Sequence[int], draws: Sequence[int]) -> list[str]:
         said = []
@@ -130,34 +135,60 @@ class WithClass:
         part, at = self._in_part(index)
         return part.first_alike(at) + index - at
 
+    def _each(self, indices: Sequence[int], draws: Sequence[int]) -> Iterator[tuple[Samples, int, Sequence[int]]]:
+        chosen: Sequence[Sequence[int]] = [[draw] for draw in draws] or [[] for _ in indices]
+        for index, draw in zip(indices, chosen, strict=True):
+            yield *self._in_part(index), draw
+
     def _in_part(self, index: int) -> tuple[Samples, int]:
         return (self.parts[0], index) if index < self.first else (self.parts[1], index - self.first)
 
 
 @dataclass(frozen=True)
 class Alternating(Division):
-    """The subject's division, between whose samples are those of the class: `others` of them from `first` on."""
+    """The subject's division, between whose samples are those of the class: each `block` samples of a run in turn."""
 
-    first: int = 0
-    others: int = 0
+    subject: Division
+    others: Division
+    block: int = 1
+    of_one_size: bool = True
 
     def indices(self, seed: int, numbers: Sequence[int]) -> list[int]:
-        subject = iter(super().indices(seed, [number // 2 for number in numbers if not is_class(number)]))
-        drawn = Division(self.others, range(self.first, self.first + self.others), ())
-        others = iter(drawn.indices(seed, [number // 2 for number in numbers if is_class(number)]))
-        return [next(others if is_class(number) else subject) for number in numbers]
+        subject = iter(self.subject.indices(seed, [self._within(n) for n in numbers if not is_class(n, self.block)]))
+        others = iter(self.others.indices(seed, [self._within(n) for n in numbers if is_class(n, self.block)]))
+        return [next(others if is_class(number, self.block) else subject) for number in numbers]
+
+    def _within(self, number: int) -> int:
+        turn, place = divmod(number, self.block)
+        return turn // 2 * self.block + place
 
 
-def alternate(division: Division, first: int, others: int) -> Alternating:
-    """A division with samples of the class between its own."""
-    return Alternating(division.count, division.order, division.held, first, others)
+def alternate(subject: Division, both: WithClass, run: RunConfig, seed: int) -> Alternating:
+    """The subject's division with samples of the class between its own; `seed` lays out the buckets of the class.
+
+    Raises ConfigError where microbatches should take turns, because there are several sizes, and are odd.
+    """
+    class_samples = both.parts[1]
+    places = range(class_samples.length)
+    size = run.batch // run.microbatches
+    drawn = in_buckets(Division(len(places), places, ()), class_samples, size, seed)
+    others = replace(drawn, order=range(both.first, both.length))
+    sizes = {both.bucket(index) for index in (*subject.order, *others.order)}
+    if len(sizes) == 1:
+        return Alternating(subject.count, subject.order, subject.held, subject, others)
+    if run.microbatches % 2:
+        raise ConfigError(
+            f"With [prior] and pictures of {len(sizes)} sizes microbatches are the subject's and the class's in turn, "
+            f"but a step has {run.microbatches}; set run.microbatch to a divisor of {run.batch // 2}."
+        )
+    return Alternating(subject.count, subject.order, subject.held, subject, others, size, False)
 
 
-def is_class(number: int) -> bool:
-    """Is the sample of this number in a run one of the class?"""
-    return number % 2 == 1
+def is_class(number: int, block: int = 1) -> bool:
+    """Is the sample of this number in a run one of the class? `block` samples come together."""
+    return number // block % 2 == 1
 
 
-def importance(numbers: Sequence[int], weight: float) -> Tensor:
+def importance(numbers: Sequence[int], weight: float, block: int = 1) -> Tensor:
     """The weight of each sample, [B]: its mean is over half of a step's samples, hence the 2."""
-    return torch.tensor([2 * weight if is_class(number) else 2.0 for number in numbers])
+    return torch.tensor([2 * weight if is_class(number, block) else 2.0 for number in numbers])

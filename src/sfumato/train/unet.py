@@ -33,7 +33,7 @@ class UNetTask(Denoising):
                 self.head = LayoutHead(self.network.config.block_out_channels[0]).to(self.device)
             self.network.up_blocks[-1].register_forward_hook(self._keep)
             scenes = self.samples.scenes(range(self.samples.length))
-            self.kinds, self.colours = layout(scenes, self.latents.mean.shape[-1])
+            self.kinds, self.colours = layout(scenes, self.latents.shape(0)[-1])
 
     @property
     def networks(self) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the sizes there are, which picture goes where, and batches that each hold one size.
+"""Aspect-ratio buckets: the sizes there are, which picture goes where, and microbatches that each hold one size.
 
 Sizes are (width, height) in pixels. The rules are those that kohya's sd-scripts has published with
 `make_bucket_resolutions` and `BucketManager.select_bucket`, so that a set falls into the same buckets there and here.
@@ -121,47 +121,61 @@ def _whole(length: float, step: int) -> int:
     return int(length + 0.5) // step * step
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Samples of one bucket."""
+class BucketPlan:
+    """Which samples each microbatch of a run holds: all of one bucket, a pure function of the seed and its number.
 
-    size: Size
-    indices: tuple[int, ...]
-
-
-class BatchPlan:
-    """The batches of a run: each of one bucket, every sample exactly once in an epoch, a pure function of the seed.
-
-    Batches are full but for the last of each bucket, which holds what remains; nothing is dropped or repeated to fill
-    it. So every epoch has the same number of batches, and batch number n of the run is known without the ones before.
+    Microbatches come in cycles of as many as there are samples. In a cycle each bucket has as many microbatches as it
+    has samples, spread evenly, so that each sample is seen exactly `size` times; a bucket goes through its samples
+    epoch by epoch, each a permutation, and its microbatches are always full: one may hold the end of an epoch and the
+    beginning of the next. Raises ConfigError where there is nothing to plan.
     """
 
-    def __init__(self, buckets: Sequence[Size], batch: int, seed: int) -> None:
-        """`buckets[i]` is the size that sample i is seen in; `batch` the most samples of a batch."""
-        if batch < 1 or not buckets:
-            raise ConfigError(f"Batches of {batch} from {len(buckets)} samples cannot be planned.")
-        self.sizes = sorted(set(buckets))
-        number = {size: at for at, size in enumerate(self.sizes)}
-        self._bucket = np.array([number[size] for size in buckets])
-        self.batch, self.seed = batch, seed
-        self.counts = [int(count) for count in np.bincount(self._bucket)]
-        self.batches_per_epoch = sum(-(-count // batch) for count in self.counts)
-        self._held: tuple[int, list[Batch]] = (-1, [])
+    def __init__(self, buckets: Sequence[Size], size: int, seed: int) -> None:
+        """`buckets[i]` is the width and height that sample i is seen in; `size` the samples of a microbatch."""
+        if size < 1 or not buckets:
+            raise ConfigError(f"Microbatches of {size} from {len(buckets)} samples cannot be planned.")
+        number = {bucket: at for at, bucket in enumerate(sorted(set(buckets)))}
+        bucket_of = np.array([number[bucket] for bucket in buckets])
+        self._members = [np.flatnonzero(bucket_of == at) for at in range(len(number))]
+        self.cycle, self.size, self.seed = len(buckets), size, seed
+        self._laid: tuple[int, _Laid] | None = None
 
-    def epoch(self, epoch: int) -> list[Batch]:
-        """The batches of an epoch, in order: samples shuffled within their bucket, then the batches of all buckets."""
-        rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self._bucket))
-        batches = []
-        for at, size in enumerate(self.sizes):
-            members = order[self._bucket[order] == at].tolist()
-            for first in range(0, len(members), self.batch):
-                batches.append(Batch(size, tuple(members[first : first + self.batch])))
-        return [batches[at] for at in rng.permutation(len(batches))]
+    def __getitem__(self, number: int) -> list[int]:
+        """The samples of microbatch `number` of the run, from 0."""
+        cycle, place = divmod(number, self.cycle)
+        if self._laid is None or self._laid[0] != cycle:
+            self._laid = cycle, self._lay_out(cycle)
+        laid = self._laid[1]
+        bucket = int(laid.bucket[place])
+        members = self._members[bucket]
+        first = (cycle * len(members) + int(laid.rank[place])) * self.size
+        return [self._sample(bucket, members, at) for at in range(first, first + self.size)]
 
-    def __getitem__(self, number: int) -> Batch:
-        """Batch number `number` of the run, from 0."""
-        epoch, place = divmod(number, self.batches_per_epoch)
-        if self._held[0] != epoch:
-            self._held = epoch, self.epoch(epoch)
-        return self._held[1][place]
+    def _sample(self, bucket: int, members: "Indices", at: int) -> int:
+        epoch, place = divmod(at, len(members))
+        return int(members[_shuffled(self.seed, bucket, epoch, len(members))[place]])
+
+    def _lay_out(self, cycle: int) -> "_Laid":
+        rng = np.random.default_rng([self.seed, cycle])
+        counts = [len(members) for members in self._members]
+        times = np.concatenate([(np.arange(count) + rng.random()) / count for count in counts])
+        order = np.argsort(times, kind="stable")
+        buckets = np.repeat(np.arange(len(counts)), counts)
+        ranks = np.concatenate([np.arange(count) for count in counts])
+        return _Laid(buckets[order], ranks[order])
+
+
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """For each microbatch of a cycle its bucket, and how many of that bucket come before it."""
+
+    bucket: Indices
+    rank: Indices
+
+
+@lru_cache(maxsize=256)  # a run moves through one epoch of each bucket at a time
+def _shuffled(seed: int, bucket: int, epoch: int, count: int) -> Indices:
+    return np.random.default_rng([seed, bucket, epoch]).permutation(count)

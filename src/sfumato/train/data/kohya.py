@@ -51,7 +51,12 @@ def from_settings(path: Path) -> Source:
             records += _in_folder(subset.folder, subset.class_tokens, subset.caption_suffixes, number, prefix)
     groups, more = _balanced([subset.group for subset in subsets], [subset.dataset for subset in subsets], records)
     return Source(
-        kind="kohya dataset configuration", where=str(path), records=records, groups=groups, notes=[*notes, *more]
+        decides_shapes=True,
+        kind="kohya dataset configuration",
+        where=str(path),
+        records=records,
+        groups=groups,
+        notes=[*notes, *more],
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError, DataError
 from sfumato.images import to_pixels
-from sfumato.train.data.buckets import BatchPlan, Fit, Size, cover, fit
+from sfumato.train.data.buckets import Fit, Size, cover, fit
 from sfumato.train.data.pixels import Seen, View, show, view
 from sfumato.train.data.records import Group, Record, Source
 from sfumato.train.data.samples import LeftOut
@@ -102,17 +102,15 @@ class PictureSet:
         draw = draw if self.group(index).random_crop else None
         return view(lies or self.fit(index), mirrored=bool(self._mirrored[index]), draw=draw)
 
+    def bucket(self, index: int) -> Size:
+        return self.fit(index).size
+
     def in_bucket(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
-        """Pictures of one bucket, [B, 3, height, width] in [-1, 1]. Raises DataError for several buckets."""
         lies = [self.fit(index) for index in indices]
         sizes = {each.size for each in lies}
         if len(sizes) != 1:
             raise DataError(f"Samples of {len(sizes)} buckets were asked for together; a batch has one size.")
         return self._shown(indices, draws, lies)
-
-    def plan(self, batch: int, seed: int) -> BatchPlan:
-        """Batches that each hold one bucket."""
-        return BatchPlan([self.fit(index).size for index in range(self.length)], batch, seed)
 
     def upright(self, index: int) -> Size:
         """Width and height of a sample's whole picture."""

@@ -85,13 +85,17 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A set as it lies on disk, nothing but its captions read. `notes` say what was passed over, for people."""
+    """A set as it lies on disk, nothing but its captions read. `notes` say what was passed over, for people.
+
+    `decides_shapes` says that the groups' resolutions and buckets are what the set itself asks for.
+    """
 
     kind: str
     where: str
     records: Sequence[Record]
     groups: Sequence[Group] = (Group(),)
     notes: Sequence[str] = field(default_factory=tuple)
+    decides_shapes: bool = False
 
 
 def checked_caption(text: str, where: str) -> str:

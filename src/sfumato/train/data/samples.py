@@ -11,6 +11,9 @@ from sfumato.scenes.captions import Caption, caption
 from sfumato.scenes.render import render
 from sfumato.scenes.scene import Scene, scene
 from sfumato.train.config import DataConfig
+from sfumato.train.data.buckets import Size
+
+SHOWN_OF = 256  # samples that those of a contact sheet are taken from
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class Samples(Protocol):
 
         `draws` (any integers) choose where samples that vary are cut; without them it is the middle.
         """
+        ...
+
+    def bucket(self, index: int) -> Size:
+        """Width and height that a sample has in its bucket."""
+        ...
+
+    def in_bucket(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
+        """As `pictures`, cut as their bucket says, [B, 3, height, width]. Raises DataError for several buckets."""
         ...
 
     def captions(self, indices: Sequence[int], draws: Sequence[int]) -> list[str]:
@@ -74,6 +85,12 @@ class World:
     def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
         return render(self.scenes(indices), self.config.size)
 
+    def bucket(self, index: int) -> Size:
+        return self.config.size, self.config.size
+
+    def in_bucket(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
+        return self.pictures(indices, draws)
+
     def described(self, scenes: Sequence[Scene], draws: Sequence[int]) -> list[Caption]:
         """Captions with what they claim."""
         return [caption(drawn, np.random.default_rng(draw)) for drawn, draw in zip(scenes, draws, strict=True)]
@@ -86,5 +103,14 @@ class World:
 
 
 def shown(samples: Samples, count: int) -> list[int]:
-    """The indices that a contact sheet shows: the first `count`, from the start again where there are fewer."""
-    return [index % samples.length if samples.length else index for index in range(count)]
+    """The indices that a contact sheet shows: the first `count` of one size, again where there are fewer.
+
+    The size is the commonest among the first samples.
+    """
+    if not samples.length:
+        return list(range(count))
+    looked_at = range(min(samples.length, SHOWN_OF))
+    sizes = [samples.bucket(index) for index in looked_at]
+    common = max(sizes, key=sizes.count)
+    alike = [index for index in looked_at if sizes[index] == common]
+    return [alike[at % len(alike)] for at in range(count)]

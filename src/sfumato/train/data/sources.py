@@ -14,6 +14,7 @@ from sfumato.train.data.samples import Samples, World
 
 log = logging.getLogger(__name__)
 
+CELL = 8  # pixels of a latent cell, of which a picture has whole ones
 KINDS = (
     "a folder of pictures with captions, a folder of 10_name folders, a dataset configuration (.toml, .json), "
     "shards (.tar), tables (.parquet, .arrow), or a set saved by datasets"
@@ -75,15 +76,21 @@ def _in_folder(root: Path, column: str, picture_column: str) -> Source:
 def open_samples(config: DataConfig) -> World | PictureSet:
     """The samples that a configuration names, every picture looked at.
 
-    Raises ConfigError or DataError before any work: for pictures without a caption, too many that cannot be read, and
-    a source whose own settings ask for another size.
+    Shapes are as `buckets` says, but a dataset configuration decides itself. Raises ConfigError or DataError before any
+    work: for pictures without a caption, and too many that cannot be read.
     """
-    if config.size % 8:
-        raise ConfigError(f"data.size must be a multiple of 8, found {config.size}.")
+    if config.size % CELL:
+        raise ConfigError(f"data.size must be a multiple of {CELL}, found {config.size}.")
     if config.source == "world":
         return World(config)
     source = read_source(config.source, config.caption_column, config.image_column)
-    _check_settings(source, config)
+    if not source.decides_shapes and not config.buckets:
+        source = replace(source, groups=[replace(group, buckets=None) for group in source.groups])
+    for group in source.groups:
+        if group.buckets is None and any(side % CELL for side in group.resolution or ()):
+            raise ConfigError(
+                f"{source.where} says resolution {group.resolution}; without buckets both must be multiples of {CELL}."
+            )
     if config.caption:
         said = [r if r.captions else replace(r, captions=(config.caption,)) for r in source.records]
         source = replace(source, records=said)
@@ -108,15 +115,3 @@ def say_left_out(samples: Samples) -> None:
     if left_out:
         some = "; ".join(f"{each.name}: {each.reason}" for each in left_out[:5])
         log.warning("%d pictures could not be read and were left out: %s.", len(left_out), some)
-
-
-def _check_settings(source: Source, config: DataConfig) -> None:
-    for group in source.groups:
-        if group.resolution is not None and group.resolution != (config.size, config.size):
-            width, height = group.resolution
-            raise ConfigError(
-                f"{source.where} says resolution {width}x{height}, but data.size is {config.size}: this run sees "
-                "squares. Set data.size, or the resolution."
-            )
-    if any(group.buckets is not None and group.resolution is not None for group in source.groups):
-        log.warning("Buckets are asked for in %s; this run cuts squares from the middle instead.", source.where)
