@@ -12,20 +12,15 @@ from torch import Tensor
 from sfumato import __version__
 from sfumato import operations as op
 from sfumato.diffusion.denoiser import Denoise
-from sfumato.diffusion.noise import NoiseSource, noise_source
+from sfumato.diffusion.noise import NoiseSource, fresh_noise, noise_source
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.spacing import tail
+from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import inpaint
 from sfumato.events import Event, Finished, Preview, Progress
-from sfumato.images import (
-    PictureSource,
-    feather,
-    mask_weights,
-    to_levels,
-    to_pictures,
-    to_pixels,
-)
+from sfumato.images import PictureSource, to_levels, to_pictures
 from sfumato.job import Job, prepare
+from sfumato.masks import keep_outside
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.model import Model
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
@@ -136,22 +131,21 @@ def begin(job: Job, batch: Batch) -> Run:
     masked picture for nine-channel networks, then the steps.
     """
     model, request = job.model, job.request
-    assert request.seed is not None and request.steps is not None and request.guidance is not None
+    assert request.steps is not None and request.guidance is not None
     strength = 1.0 if request.strength is None else request.strength
     rule = request.strength_rule or "share"
     sigmas = tail(partial(job.sampling.sigmas, model.schedule), request.steps, strength, rule)
     lookup = job.sampling.lookup(model.schedule, sigmas)
     from_noise = strength == 1 and rule == "share"  # the other rules begin with the picture at any strength
-    source = noise_source(
-        request.noise,
-        [request.seed + index for index in batch.pictures],
-        (model.latent_channels, *job.canvas.cells),
-        device=model.device,
-    )
+    source = noises(job, batch)
     blends = job.mask is not None and not model.family.inpainting
-    known = job.posterior.sample(source.draw("posterior")) if blends or not from_noise else None
+    drawn = source.draw("posterior") if blends or not from_noise else None
+    known = None if drawn is None else job.posterior.sample(drawn)
     noise = source.start()
-    x = op.start(noise, job.sampling, sigmas) if from_noise or known is None else op.start_from(known, noise, sigmas)
+    if from_noise or known is None or drawn is None:
+        x = op.start(noise, job.sampling, sigmas)
+    else:
+        x = op.start_from(under_mask(job, known, drawn, noise), noise, sigmas)
     positive, negative = batch.positive, batch.negative
     if model.family.inpainting:
         masked = job.masked_posterior.sample(source.draw("masked"))
@@ -166,12 +160,44 @@ def begin(job: Job, batch: Batch) -> Run:
     return Run(inpaint(denoise, known, mask, noise), x, sigmas, source, (known, mask))
 
 
+def noises(job: Job, batch: Batch) -> NoiseSource:
+    """The random numbers of a batch: each picture's own, with the variation and the size that the request asks for."""
+    model, request = job.model, job.request
+    seeds = [request.seed_of(index) for index in batch.pictures]
+    shape = (model.latent_channels, *job.canvas.cells)
+    source = noise_source(request.noise, seeds, shape, device=model.device)
+    if request.variation is None and request.seed_size is None:
+        return source
+    others, strength = None, 0.0
+    if request.variation is not None:
+        assert request.variation.seed is not None
+        strength = request.variation.strength
+        others = [request.variation.seed + index for index in batch.pictures]
+    width, height = request.seed_size or (0, 0)
+    cells = (height // model.stride, width // model.stride) if request.seed_size else job.canvas.cells
+    fresh = fresh_noise(request.noise)
+    return VariedNoise(source, fresh, tuple(seeds), shape, others=others, strength=strength, cells=cells)
+
+
+def under_mask(job: Job, known: Tensor, drawn: Tensor, noise: Tensor) -> Tensor:
+    """The start picture's latent [B, C, h, w] with what the request wants under the mask before noise is added.
+
+    `drawn` is the noise of the posterior. Latent noise is the start noise itself, as A1111 has it.
+    """
+    content = job.request.masked_content
+    if content is None or content == "original":
+        return known
+    mask = op.covering_mask(job.weights, job.model.stride)
+    if content == "fill":
+        return mask * job.filled_posterior.sample(drawn) + (1 - mask) * known
+    return (1 - mask) * known if content == "nothing" else mask * noise + (1 - mask) * known
+
+
 def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 0) -> Iterator[Event]:
     """The events of one batch."""
     if job.nothing_to_do:
-        assert job.picture is not None
         for index in batch.pictures:
-            yield _finished(job, index, job.picture.copy(), metadata=metadata)
+            yield _finished(job, index, job.original.copy(), metadata=metadata)
         return
     run = begin(job, batch)
     steps, x = len(run.sigmas) - 1, run.x
@@ -192,10 +218,11 @@ def finish(job: Job, latent: Tensor) -> Image.Image:
     Within a soft edge both are mixed by the mask before they are rounded to bytes, once.
     """
     levels = to_levels(job.canvas.crop(op.decode(job.model, latent))).cpu()
-    if job.mask is not None and job.picture is not None:
-        weights = mask_weights(feather(job.mask, job.request.mask_blur or 0.0))
-        original = to_levels(to_pixels([job.picture])).round()
-        levels = torch.where(weights == 0, original, weights * levels + (1 - weights) * original)
+    blur = job.request.mask_blur or 0.0
+    if job.inset is not None:
+        levels = job.inset.put(levels, blur)
+    elif job.mask is not None and job.picture is not None:
+        levels = keep_outside(levels, job.picture, job.mask, blur)
     return to_pictures(levels)[0]
 
 
@@ -206,14 +233,13 @@ def preview_factors(model: Model) -> Factors:
 
 def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool) -> Finished:
     request = job.request
-    assert request.seed is not None
     if metadata:
         model = job.model
         provenance = Provenance(
             model.name, model.family.name, model.hashes, environment(model), job.inputs, asdict(job.sampling)
         )
         stamp(picture, make_record(request, index, picture, provenance))
-    return Finished(index, request.seed + index, picture, request)
+    return Finished(index, request.seed_of(index), picture, request)
 
 
 def environment(model: Model) -> dict[str, str | int]:

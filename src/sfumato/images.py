@@ -135,6 +135,26 @@ def crop_to_fill(picture: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
 
 
+def stretch(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture at width x height, whatever becomes of its shape."""
+    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def fit_and_fill(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole picture in the middle of width x height, as large as it fits; its edges are drawn out to the sides."""
+    if picture.size == (width, height):
+        return picture
+    inner = ImageOps.contain(picture, (width, height), Image.Resampling.LANCZOS)
+    left, top = (width - inner.width) // 2, (height - inner.height) // 2
+    sides = ((top, height - top - inner.height), (left, width - left - inner.width))
+    array = np.asarray(inner)
+    return Image.fromarray(np.pad(array, sides + ((0, 0),) * (array.ndim - 2), mode="edge"))
+
+
+RESIZES = {"crop": crop_to_fill, "stretch": stretch, "fill": fit_and_fill}
+"""How a start picture takes another size."""
+
+
 def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size as [B, 3, H, W] float32 in [-1, 1]."""
     arrays = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])

@@ -13,7 +13,8 @@ from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.spacing import strength_steps
 from sfumato.errors import RequestError
-from sfumato.images import PictureSource, crop_to_fill, mask_weights, open_picture, to_mask, to_pixels, to_rgb
+from sfumato.images import RESIZES, PictureSource, mask_weights, open_picture, to_mask, to_pixels, to_rgb
+from sfumato.masks import Inset, filled_from_around, inset, inverted
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Posterior
@@ -28,8 +29,9 @@ class Job:
     """A request that is ready to run on a model: every field concrete, pictures read and fitted.
 
     `picture` (RGB) and `mask` (grey, before the blur) have the size of the request; `sampling` is what runs;
-    `inputs` are the digests of the upright pictures as they were given. What is computed from the pictures is computed
-    once, when it is first needed.
+    `inputs` are the digests of the upright pictures as they were given; `inset` is, where what is masked is worked on
+    alone, the whole picture that they are a part of. What is computed from the pictures is computed once, when it is
+    first needed.
     """
 
     model: Model
@@ -39,6 +41,14 @@ class Job:
     picture: Image.Image | None
     mask: Image.Image | None
     inputs: dict[str, str]
+    inset: Inset | None = None
+
+    @property
+    def original(self) -> Image.Image:
+        """The start picture in the size of the pictures that are made of it."""
+        found = self.picture if self.inset is None else self.inset.picture
+        assert found is not None
+        return found
 
     @property
     def nothing_to_do(self) -> bool:
@@ -60,6 +70,13 @@ class Job:
         """That of the start picture."""
         assert self.picture is not None
         return op.encode_image(self.model, self.canvas.pad(to_pixels([self.picture])))
+
+    @cached_property
+    def filled_posterior(self) -> Posterior:
+        """That of the start picture with the colours around where it is repainted."""
+        assert self.picture is not None
+        pixels = self.canvas.pad(to_pixels([self.picture])).to(self.model.device)
+        return op.encode_image(self.model, filled_from_around(pixels, (self.weights > 0).float()))
 
     @cached_property
     def masked_posterior(self) -> Posterior:
@@ -86,31 +103,52 @@ def prepare(
             "size",
             "mask",
         )
-    inputs = {
+    inputs = {  # of the mask as it was given: replay looks for it
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
     named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"))
     resolved, sampling = resolve(model, named, picture.size if picture else None)
     assert resolved.width is not None and resolved.height is not None
     size = (resolved.width, resolved.height)
+    if grey is not None and request.mask_invert:
+        grey = inverted(grey)
+    part = None
+    if picture is not None and grey is not None and request.masked_only:
+        assert resolved.padding is not None
+        part = inset(picture, grey, resolved.padding, size)
+        picture, grey = part.cut(size)
+    fit = RESIZES[resolved.resize_mode or "crop"]
     return Job(
         model,
         resolved,
         sampling,
         op.Canvas(*size, model.stride),
-        crop_to_fill(picture, *size) if picture else None,
-        crop_to_fill(grey, *size) if grey else None,
+        fit(picture, *size) if picture else None,
+        fit(grey, *size) if grey else None,
         inputs,
+        part,
     )
 
 
 def _check_together(request: Request, *, image: bool, mask: bool) -> None:
-    strengths = (("strength", request.strength is not None), ("strength_rule", request.strength_rule is not None))
-    for field, given in (*strengths, ("mask", mask)):
+    fields = {name: getattr(request, name) is not None for name in ("strength", "strength_rule", "resize_mode")}
+    for field, given in {**fields, "mask": mask}.items():
         if given and not image:
             raise RequestError(f"{field} is given but no image; give a start image", field)
-    if request.mask_blur is not None and not mask:
-        raise RequestError(f"mask_blur is {request.mask_blur} but there is no mask; give a mask", "mask_blur")
+    for field in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content"):
+        value = getattr(request, field)
+        if value not in (None, False) and not mask:
+            raise RequestError(f"{field} is {value!r} but there is no mask; give a mask", field)
+    if request.padding is not None and not request.masked_only:
+        raise RequestError(
+            f"padding is {request.padding} but masked_only is off; padding is around what it cuts out", "padding"
+        )
+    if request.masked_only and request.resize_mode is not None:
+        raise RequestError(
+            f"resize_mode is {request.resize_mode!r} with masked_only, which keeps the picture's size; "
+            "leave out one of them",
+            "resize_mode",
+        )
 
 
 def _path(source: str | None, field: str) -> str:

@@ -1,6 +1,7 @@
 """txt2img, img2img and inpaint: words, and perhaps a picture, to pictures."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,6 @@ from sfumato.cli.options import (
     Voice,
     Which,
     grouped,
-    number,
     parse_embedding,
     parse_grid,
     parse_lora,
@@ -21,6 +21,7 @@ from sfumato.cli.options import (
 from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
+from sfumato.cli.starting import Fitting, Masking, Share, StrengthRule, Varying
 from sfumato.request import NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
@@ -35,28 +36,21 @@ Prompts = Annotated[
 ]
 StartImage = Annotated[str, typer.Argument(metavar="IMAGE", help="The picture to start from.", show_default=False)]
 Mask = Annotated[str, typer.Argument(metavar="MASK", help="As large as IMAGE; white is repainted.", show_default=False)]
-Strength = Annotated[
-    float | None,
-    typer.Option(
-        parser=number, metavar="F", help="0 to 1: how much of the way back to noise it goes.", show_default=False
-    ),
-]
-
-StrengthRule = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RULE", help="How many steps that is: share (diffusers), a1111 or whole (ComfyUI).", show_default=False
-    ),
-]
 
 
 @app.command("txt2img")
 @grouped
 def txt2img(
-    prompts: Prompts, which: Which, drawing: Drawing, destination: Destination, machine: Machine, voice: Voice
+    prompts: Prompts,
+    which: Which,
+    drawing: Drawing,
+    varying: Varying,
+    destination: Destination,
+    machine: Machine,
+    voice: Voice,
 ) -> None:
     """Draw what the words say."""
-    draw(request_of(prompts, which, drawing), destination, machine, voice)
+    draw(request_of(prompts, which, drawing, varying.fields()), destination, machine, voice)
 
 
 @app.command("img2img")
@@ -66,19 +60,23 @@ def img2img(
     prompts: Prompts,
     which: Which,
     drawing: Drawing,
+    varying: Varying,
+    fitting: Fitting,
     destination: Destination,
     machine: Machine,
     voice: Voice,
-    strength: Strength = None,
+    strength: Share = None,
     strength_rule: StrengthRule = None,
 ) -> None:
     """Draw what the words say, beginning from a picture."""
-    draw(
-        request_of(prompts, which, drawing, image=image, strength=strength, strength_rule=strength_rule),
-        destination,
-        machine,
-        voice,
-    )
+    begins = {
+        "image": image,
+        "strength": strength,
+        "strength_rule": strength_rule,
+        **varying.fields(),
+        **fitting.fields(),
+    }
+    draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
 @app.command("inpaint")
@@ -89,45 +87,35 @@ def inpaint(
     prompts: Prompts,
     which: Which,
     drawing: Drawing,
+    varying: Varying,
+    fitting: Fitting,
+    masking: Masking,
     destination: Destination,
     machine: Machine,
     voice: Voice,
-    strength: Strength = None,
+    strength: Share = None,
     strength_rule: StrengthRule = None,
-    mask_blur: Annotated[
-        float | None,
-        typer.Option(parser=number, metavar="PIXELS", help="A soft edge, inside of the mask.", show_default=False),
-    ] = None,
 ) -> None:
     """Repaint the white part of a mask.
 
     What is black in the mask stays as it is, byte for byte.
     """
-    request = request_of(
-        prompts,
-        which,
-        drawing,
-        image=image,
-        mask=mask,
-        strength=strength,
-        strength_rule=strength_rule,
-        mask_blur=mask_blur,
-    )
-    draw(request, destination, machine, voice)
+    begins = {
+        "image": image,
+        "mask": mask,
+        "strength": strength,
+        "strength_rule": strength_rule,
+        **varying.fields(),
+        **fitting.fields(),
+    }
+    draw(request_of(prompts, which, drawing, begins | masking.fields()), destination, machine, voice)
 
 
-def request_of(
-    arguments: list[str],
-    which: Which,
-    drawing: Drawing,
-    *,
-    image: str | None = None,
-    mask: str | None = None,
-    strength: float | None = None,
-    strength_rule: str | None = None,
-    mask_blur: float | None = None,
-) -> Request:
-    """The request that the options describe. Raises RequestError for the first option that is out of range."""
+def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Mapping[str, Any]) -> Request:
+    """The request that the options describe, with the fields about what it begins from.
+
+    Raises RequestError for the first option that is out of range.
+    """
     width, height = parse_size(drawing.size) or (None, None)
     prompts = read_prompts(arguments)
     noise: NoiseMode = drawing.noise  # type: ignore[assignment]  # the request refuses any other text
@@ -148,15 +136,11 @@ def request_of(
         height=height,
         count=drawing.count,
         batch=drawing.batch,
-        image=image,
-        strength=strength,
-        strength_rule=strength_rule,  # type: ignore[arg-type]  # the request refuses any other text
-        mask=mask,
-        mask_blur=mask_blur,
         noise=noise,
         strict=drawing.strict,
         loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
         embeddings=checked_embeddings([parse_embedding(text) for text in drawing.embedding or ()]),
+        **begins,
     )
 
 

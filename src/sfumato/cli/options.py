@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -25,7 +25,7 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     So that twenty options are written once and not once per verb.
     """
     parameters = inspect.signature(verb).parameters.values()
-    groups = {p.name: p.annotation for p in parameters if p.annotation in GROUPS}
+    groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
     kept = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters if p.name not in groups]
     options = [_option(kind, field) for kind in groups.values() for field in fields(kind)]
 
@@ -212,16 +212,13 @@ class Destination:
     ] = False
 
 
-GROUPS: tuple[type, ...] = (Voice, Machine, Which, Drawing, Destination)
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """Width and height in pixels from `640x480`. Raises typer.BadParameter."""
     if text is None:
         return None
     found = SIZE.fullmatch(text.strip())
     if found is None:
-        raise typer.BadParameter(f"--size is {text!r}; it must be width x height in pixels, such as 512x512.")
+        raise typer.BadParameter(f"{option} is {text!r}; it must be width x height in pixels, such as 512x512.")
     return int(found[1]), int(found[2])
 
 

@@ -148,6 +148,17 @@ def noise_source(
     raise RequestError(f"noise {mode!r} is not one of {', '.join(MODES)}.", field="noise")
 
 
+Fresh = Callable[[int, tuple[int, ...]], Tensor]
+"""(seed, shape) -> the first numbers of that seed's generator, on the CPU."""
+
+
+def fresh_noise(mode: Mode) -> Fresh:
+    """The start noise of any seed and shape in one of the modes, drawn apart from the streams of a batch."""
+    if mode == "philox":
+        return lambda seed, shape: torch.from_numpy(Philox(seed % SEEDS).normal(shape))
+    return start_noise
+
+
 def _cpu_stream(seed: int) -> Callable[[tuple[int, ...]], Tensor]:
     generator = torch.Generator("cpu").manual_seed(seed % SEEDS)
     return lambda shape: torch.randn(shape, generator=generator, dtype=torch.float32)

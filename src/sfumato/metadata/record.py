@@ -78,13 +78,11 @@ def pixels_digest(picture: Image.Image) -> str:
 
 def make_record(request: Request, index: int, picture: Image.Image, provenance: Provenance) -> dict[str, Any]:
     """The record of picture `index` of a resolved request."""
-    if request.seed is None:
-        raise ValueError("the request of a picture that was made has a seed")
     return {
         "format": FORMAT,
         "request": request.to_dict(),
         "index": index,
-        "seed": request.seed + index,
+        "seed": request.seed_of(index),
         "model": {"name": provenance.model, "family": provenance.family, "hashes": dict(provenance.hashes)},
         "sampling": dict(provenance.sampling),
         "inputs": dict(provenance.inputs),
@@ -110,6 +108,7 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Loras": ", ".join(_lora_text(lora) for lora in request.loras) or None,
         "Denoising strength": None if request.strength is None else f"{request.strength:g}",
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
+        **_picture_parameters(request, record["index"]),
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
         "RNG": "GPU" if request.noise == "philox" else "CPU",
         "Version": f"sfumato {record['environment'].get('sfumato', '')}".strip(),
@@ -117,6 +116,23 @@ def record_infotext(record: Mapping[str, Any]) -> str:
     prompt = request.prompts[record["index"] // request.count]
     known = {key: value for key, value in parameters.items() if value}
     return format_infotext(Infotext(prompt, request.negative_prompt, known))
+
+
+_MASKED_CONTENT = {"fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}  # A1111's words
+
+
+def _picture_parameters(request: Request, index: int) -> dict[str, str | None]:
+    """What pictures are begun from and fitted by, under A1111's names."""
+    variation = request.variation
+    return {
+        "Variation seed": None if variation is None else f"{(variation.seed or 0) + index}",
+        "Variation seed strength": None if variation is None else f"{variation.strength:g}",
+        "Seed resize from": None if request.seed_size is None else "{}x{}".format(*request.seed_size),
+        "Mask mode": "Inpaint not masked" if request.mask_invert else None,
+        "Masked content": _MASKED_CONTENT.get(request.masked_content or ""),
+        "Inpaint area": "Only masked" if request.masked_only else None,
+        "Masked area padding": None if request.padding is None else str(request.padding),
+    }
 
 
 def _lora_text(lora: Lora) -> str:

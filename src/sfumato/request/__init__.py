@@ -5,7 +5,8 @@
 
 from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
-from sfumato.request.request import SEED_LIMIT, SIDE_RANGE, NoiseMode, Request
+from sfumato.request.pictures import SEED_LIMIT, SIDE_RANGE, MaskedContent, ResizeMode, Variation
+from sfumato.request.request import NoiseMode, Request
 
 __all__ = [
     "DEFAULT_STRENGTH",
@@ -15,8 +16,11 @@ __all__ = [
     "Defaults",
     "Embedding",
     "Lora",
+    "MaskedContent",
     "NoiseMode",
     "Request",
+    "ResizeMode",
+    "Variation",
     "checked_embeddings",
     "checked_loras",
     "fill",

@@ -4,9 +4,11 @@ import secrets
 from dataclasses import dataclass, replace
 
 from sfumato.errors import RequestError
+from sfumato.request.pictures import Variation
 from sfumato.request.request import Request
 
 DEFAULT_STRENGTH = 0.8  # of img2img; the contract's example
+DEFAULT_PADDING = 32  # pixels around what is masked; A1111's
 LARGEST_UNASKED = 16  # times the model's own area: a start picture above that needs a size in the request
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
 
@@ -30,8 +32,8 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
     """
     width, height = _size(defaults.size, request, picture_size)
     strength = request.strength
-    if request.image is not None and strength is None:
-        strength = DEFAULT_STRENGTH if request.mask is None else 1.0
+    if request.image is not None and strength is None:  # at 1 it would not matter what is under the mask
+        strength = DEFAULT_STRENGTH if request.mask is None or request.masked_content is not None else 1.0
     return replace(
         request,
         model=request.model or defaults.name,
@@ -47,12 +49,24 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
         clip_skip=request.clip_skip or 0,
         strength=strength,
         mask_blur=(request.mask_blur or 0.0) if request.mask is not None else None,
+        padding=(DEFAULT_PADDING if request.padding is None else request.padding) if request.masked_only else None,
+        variation=_seeded(request.variation),
     )
 
 
+def _seeded(variation: Variation | None) -> Variation | None:
+    """The variation with a seed, drawn if it has none."""
+    if variation is None or variation.seed is not None:
+        return variation
+    return replace(variation, seed=secrets.randbits(SEED_BITS))
+
+
 def _size(side: int, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:
-    """The size of the pictures: as asked; else the start picture's, whose shape is kept where one side is asked."""
-    if picture_size is None:
+    """The size that is worked at: as asked; else the start picture's, whose shape is kept where one side is asked.
+
+    What is masked is worked on alone at the model's own size.
+    """
+    if picture_size is None or request.masked_only:
         return request.width or side, request.height or side
     width, height = picture_size
     if request.width is not None or request.height is not None:

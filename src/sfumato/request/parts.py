@@ -68,7 +68,7 @@ class Embedding:
         return {"name": self.name, "word": self.word}
 
 
-F = TypeVar("F", Lora, Embedding)
+F = TypeVar("F")
 
 
 def checked_loras(value: object) -> tuple[Lora, ...]:
@@ -84,10 +84,11 @@ def checked_embeddings(value: object) -> tuple[Embedding, ...]:
 def _checked_files(value: object, kind: type[F], field: str, form: str) -> tuple[F, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise RequestError(f"{field} is {value!r}; it must be a list, each {form}", field)
-    return tuple(_checked_file(each, kind, field, form) for each in value)
+    return tuple(checked_part(each, kind, field, form) for each in value)
 
 
-def _checked_file(value: object, kind: type[F], field: str, form: str) -> F:
+def checked_part(value: object, kind: type[F], field: str, form: str) -> F:
+    """What stands for a part as one: a part, the mapping of its fields, or their values. Raises RequestError."""
     if isinstance(value, kind):
         return value
     try:

@@ -16,12 +16,19 @@ from sfumato.request.checks import (
     nearest,
 )
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
+from sfumato.request.pictures import (
+    SEED_LIMIT,
+    SIDE_RANGE,
+    MaskedContent,
+    ResizeMode,
+    Variation,
+    check_choice,
+    checked_size,
+    checked_variation,
+)
 
 NoiseMode = Literal["keyed", "sequential", "philox"]
 StrengthRule = Literal["share", "a1111", "whole"]
-
-SEED_LIMIT = 2**64  # what a torch generator takes; ComfyUI's range too
-SIDE_RANGE = (16, 8192)  # pixels; 16 is two latent cells, 8192 is where the largest tiled pictures end
 
 _INTEGERS: dict[str, tuple[int, int]] = {
     "seed": (0, SEED_LIMIT - 1),
@@ -31,6 +38,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "count": (1, 10_000),
     "batch": (1, 256),
     "clip_skip": (0, 64),  # whether the model has so many layers is seen when it is loaded
+    "padding": (0, 8192),
 }
 _NUMBERS: dict[str, tuple[float, float]] = {
     "guidance": (0.0, 100.0),
@@ -40,6 +48,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "mask_blur": (0.0, 256.0),
 }
 _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
+_OFF = ("mask_invert", "masked_only")  # which JSON leaves out unless they are on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,13 @@ class Request:
     image, mask     paths, white in the mask = repaint; None or `sha256:...` of the upright pixels when the pictures are
                     handed over beside the request, which is also what a picture's metadata has here
     width, height   pixels; mask_blur too
+    resize_mode     how a start picture takes another size: cropped to fill it (the default), stretched, or filled up
+    mask_invert     black in the mask = repaint
+    masked_only     works on what is around the mask alone, with `padding` pixels, at width x height; the picture keeps
+                    its own size
+    masked_content  what is under the mask before noise is added: original (the default), fill, noise, nothing
+    variation       a share of another seed's start noise; a strength, or (strength, seed), stands for a `Variation`
+    seed_size       (width, height): the start noise is that of this size, in the middle
     strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
     strength_rule   what a share of n steps is: "share" (or None) int(n * strength) of n, as diffusers; "a1111" one more
                     of n, as stable-diffusion-webui; "whole" n of int(n / strength), as ComfyUI
@@ -84,6 +100,13 @@ class Request:
     strength_rule: StrengthRule | None = None
     mask: str | None = None
     mask_blur: float | None = None
+    resize_mode: ResizeMode | None = None
+    mask_invert: bool = False
+    masked_only: bool = False
+    padding: int | None = None
+    masked_content: MaskedContent | None = None
+    variation: Variation | None = None
+    seed_size: tuple[int, int] | None = None
     noise: NoiseMode = "keyed"
     strict: bool = False
     loras: Sequence[Lora] = ()
@@ -103,13 +126,14 @@ class Request:
         _set(self, "embeddings", checked_embeddings(self.embeddings))
         if self.noise not in get_args(NoiseMode):
             raise RequestError(f"noise is {self.noise!r}; it must be one of {', '.join(get_args(NoiseMode))}", "noise")
-        rules = get_args(StrengthRule)
-        if self.strength_rule not in (None, *rules):
-            raise RequestError(
-                f"strength_rule is {self.strength_rule!r}; it must be {', '.join(rules)}", "strength_rule"
-            )
-        if not isinstance(self.strict, bool):
-            raise RequestError(f"strict is {self.strict!r}; it must be true or false", "strict")
+        check_choice("strength_rule", self.strength_rule, StrengthRule)
+        check_choice("resize_mode", self.resize_mode, ResizeMode)
+        check_choice("masked_content", self.masked_content, MaskedContent)
+        _set(self, "variation", checked_variation(self.variation))
+        _set(self, "seed_size", checked_size("seed_size", self.seed_size))
+        for name in ("strict", *_OFF):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(f"{name} is {getattr(self, name)!r}; it must be true or false", name)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -133,20 +157,27 @@ class Request:
         """The prompts, one or several."""
         return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
 
+    def seed_of(self, index: int) -> int:
+        """The seed of picture `index` of a resolved request: the next one each time, or one for all variations."""
+        if self.seed is None:
+            raise ValueError("a request that is run has a seed")
+        return self.seed if self.variation is not None and self.variation.strength > 0 else self.seed + index
+
     @property
     def total(self) -> int:
         """How many pictures the request makes."""
         return self.count * len(self.prompts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; those that are at their default None are left out, no LoRAs or embeddings too."""
+        """The fields as JSON values; what is at its default None or off is left out, no LoRAs or embeddings too."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
+        values["variation"] = self.variation and self.variation.to_dict()
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value is not None
+            if value is not None and (value is not False or name not in _OFF)
         }
 
     def to_json(self) -> str:
@@ -165,7 +196,7 @@ class Request:
             given["prompt"] = tuple(given["prompt"])
         if isinstance(given.get("guidance_interval"), list):
             given["guidance_interval"] = tuple(given["guidance_interval"])
-        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras", "embeddings"):
+        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras", "embeddings", *_OFF):
             if name in given and given[name] is None:
                 raise RequestError(f"{name} is null; leave it out for the default", name)
         return cls(**given)
