@@ -7,7 +7,8 @@ SfumatoError
 ├── ConfigError          a configuration (network, scheduler, training) is wrong or asks for what we do not have
 ├── ModelNotFoundError   a name that is neither an alias, a path nor in a local cache
 ├── ModelFileError       a file is not a readable model file: container, header, truncation
-│   └── WeightsError     a readable file whose tensors are not the model they should be
+│   ├── WeightsError     a readable file whose tensors are not the model they should be
+│   └── UnsafeCheckpointError   a pickle that names something that tensors do not need: it could run code
 ├── DataError            training data that cannot be used
 ├── CheckpointError      a training run that cannot be resumed
 └── OutputError          a result that cannot be written, or would overwrite something
@@ -48,6 +49,14 @@ class ModelFileError(SfumatoError):
 
 class WeightsError(ModelFileError):
     """A readable file holds other tensors than the model needs."""
+
+
+class UnsafeCheckpointError(ModelFileError):
+    """A pickle names a function or class that tensors do not need. `name` is what it named; nothing of it was run."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class DataError(SfumatoError):

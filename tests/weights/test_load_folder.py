@@ -250,6 +250,11 @@ def to_pickle(folder: Path) -> None:
     torch.save({}, folder / "unet" / "diffusion_pytorch_model.bin")
 
 
+def to_evil_pickle(folder: Path) -> None:
+    (folder / UNET).unlink()
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x02cos\nsystem\n(S'true'\ntR.")
+
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -263,7 +268,8 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no UNet folder": (remove("unet"), "unet is missing"),
     "no UNet config": (remove("unet/config.json"), r"config\.json is missing"),
     "no UNet weights": (remove(UNET), "has no diffusion_pytorch_model.safetensors"),
-    "only a pickle": (to_pickle, "only as a pickle, diffusion_pytorch_model.bin"),
+    "an empty pickle": (to_pickle, "it holds no tensors"),
+    "a pickle that would run code": (to_evil_pickle, r"names 'os\.system'"),
     "no tokenizer": (remove("tokenizer"), "tokenizer is missing"),
     "no scheduler": (remove("scheduler"), "scheduler_config.json is missing"),
     "an unknown prediction": (

@@ -1,4 +1,4 @@
-"""The files of a diffusers folder's components: whole or in shards, plain or of a variant."""
+"""The files of a diffusers folder's components: whole or in shards, plain or of a variant, safetensors or pickles."""
 
 from pathlib import Path
 
@@ -6,12 +6,14 @@ from sfumato.errors import ModelFileError
 
 UNET_STEM = "diffusion_pytorch_model"  # the autoencoder's too
 TEXT_STEM = "model"
+PICKLE_STEMS = {UNET_STEM: UNET_STEM, TEXT_STEM: "pytorch_model"}  # how the same is called as a .bin
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")  # of files that may hold weights; the first is preferred
 
 
 def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path:
-    """Return the weights of a component: a .safetensors file, or the index of its shards.
+    """Return the weights of a component: a file, or the index of its shards; a pickle where there is nothing else.
 
-    Raises ModelFileError that says what is there instead: another variant, a pickle, or nothing.
+    Raises ModelFileError that says what is there instead: another variant, or nothing.
     """
     for candidate in candidates(folder, stem, variant):
         if candidate.is_file():
@@ -22,36 +24,40 @@ def find_weights(folder: Path, stem: str, variant: str | None = None) -> Path:
     if others:
         said = " or ".join(f"variant={other!r}" if other else "no variant" for other in others)
         raise ModelFileError(f"{folder}: has no {wanted}; its weights are there with {said}: ask for that.")
-    pickles = [name for name in present if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
-    if pickles:
-        raise ModelFileError(
-            f"{folder}: has its weights only as a pickle, {pickles[0]}, which can run code: not supported yet; "
-            "convert it to safetensors first, or get the safetensors version."
-        )
     raise ModelFileError(f"{folder}: has no {wanted}; there is {', '.join(present) or 'nothing'}. Download it again.")
 
 
 def candidates(folder: Path, stem: str, variant: str | None) -> tuple[Path, ...]:
     """Return the names that the weights can have, in order of preference."""
-    if variant is None:
-        return folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
-    return folder / f"{stem}.{variant}.safetensors", folder / f"{stem}.safetensors.index.{variant}.json"
+    mark = f".{variant}" if variant else ""
+    return tuple(
+        folder / name
+        for each, suffix in ((stem, "safetensors"), (PICKLE_STEMS[stem], "bin"))
+        for name in (f"{each}{mark}.{suffix}", f"{each}.{suffix}.index{mark}.json")
+    )
 
 
 def variants(folder: Path, stem: str) -> list[str]:
     """List the variants that a component is there in; "" is the plain one."""
     found = set()
-    for entry in folder.glob(f"{stem}*"):
-        name = entry.name
-        if name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
-            found.add("")
-        elif name.startswith(f"{stem}.safetensors.index.") and name.endswith(".json"):
-            found.add(name.removeprefix(f"{stem}.safetensors.index.").removesuffix(".json"))
-        elif name.endswith(".safetensors") and "-of-" not in name and name.startswith(f"{stem}."):
-            found.add(name.removeprefix(f"{stem}.").removesuffix(".safetensors"))
+    for each, suffix in ((stem, "safetensors"), (PICKLE_STEMS[stem], "bin")):
+        for entry in folder.glob(f"{each}*"):
+            name = entry.name
+            if name in (f"{each}.{suffix}", f"{each}.{suffix}.index.json"):
+                found.add("")
+            elif name.startswith(f"{each}.{suffix}.index.") and name.endswith(".json"):
+                found.add(name.removeprefix(f"{each}.{suffix}.index.").removesuffix(".json"))
+            elif name.endswith(f".{suffix}") and "-of-" not in name and name.startswith(f"{each}."):
+                found.add(name.removeprefix(f"{each}.").removesuffix(f".{suffix}"))
     return sorted(found)
 
 
 def component_variant(folder: Path, stem: str, variant: str | None) -> str | None:
     """Return the variant to use for one component: a model may have it for some only."""
     return variant if variant in variants(folder, stem) else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the files of a folder that may hold weights by their names: safetensors if there are any, else pickles."""
+    files = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
+    return [entry for entry in files if entry.suffix.lower() == SUFFIXES[0]] or files

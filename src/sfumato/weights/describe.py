@@ -14,7 +14,7 @@ from sfumato.weights.load import open_model
 from sfumato.weights.locate import locate
 from sfumato.weights.lora_describe import LoraDescription, describe_lora
 from sfumato.weights.lora_family import family_title
-from sfumato.weights.lora_file import FILES
+from sfumato.weights.lora_file import lora_files
 from sfumato.weights.opened import Component
 from sfumato.weights.recognise import LORA, Recognised, recognise
 
@@ -78,7 +78,7 @@ def describe(name: str | Path | None = None, *, variant: str | None = None, revi
 def describe_other(path: Path, error: SfumatoError) -> Description:
     """Describe a file or folder that is no model that can draw; raises `error` if it cannot be read."""
     if path.is_dir():
-        files = [path / name for name in FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
+        files = lora_files(path)
         if len(files) != 1 or (path / "model_index.json").is_file():
             raise error
         path = files[0]

@@ -1,7 +1,8 @@
 """Embeddings of new words, made by textual inversion: files in the shapes that people share, and models that know them.
 
-Read from safetensors: {word: [n, D]} (diffusers), {emb_params: [n, D]} (kohya), {emp_params: [n, D]} (OneTrainer), and
-for SDXL {clip_l: [n, 768], clip_g: [n, 1280]}. A word of n vectors is n tokens in a prompt, and counts as such.
+Read from safetensors and pickles: {word: [n, D]} (diffusers), {emb_params: [n, D]} (kohya), {emp_params: [n, D]}
+(OneTrainer), {string_to_param: {*: [n, D]}} (A1111), and for SDXL {clip_l: [n, 768], clip_g: [n, 1280]}.
+A word of n vectors is n tokens in a prompt, and counts as such.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from sfumato.model import Model
 from sfumato.nn.embeddings import taught
 from sfumato.request import Embedding
 from sfumato.text.encode import TextStack
+from sfumato.weights.component_files import weight_files
 from sfumato.weights.files import check_finite, open_file
 from sfumato.weights.locate import locate
 from sfumato.weights.writing import written_aside
@@ -54,7 +56,7 @@ class WordVectors:
 def load_embedding(path: Path | str) -> WordVectors:
     """Read an embedding's file; a word that it does not name is the file's stem.
 
-    Raises ModelFileError for a file that is damaged or no safetensors, WeightsError for one that holds something else.
+    Raises ModelFileError for a file that is damaged or no weights, WeightsError for one that holds something else.
     """
     path = Path(path)
     tensors = open_file(path)
@@ -131,9 +133,9 @@ def locate_embedding(name: str) -> Path:
         raise ModelNotFoundError(f"the embedding {name!r} is not there: {error}") from error
     if not path.is_dir():
         return path
-    found = sorted(path.glob("*.safetensors"))
+    found = weight_files(path)
     if len(found) != 1:
-        raise ModelFileError(f"{path}: a folder with {len(found)} .safetensors files; name the embedding's.")
+        raise ModelFileError(f"{path}: a folder with {len(found)} weight files; name the embedding's.")
     return found[0]
 
 

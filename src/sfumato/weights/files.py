@@ -1,10 +1,12 @@
-"""A checkpoint as a lazy Mapping[str, Tensor]: one safetensors file, or several behind an index.
+"""A checkpoint as a lazy Mapping[str, Tensor]: one file, or several behind an index. Every weight comes in here.
 
-Opening reads headers only. Tensors are read one at a time, as they are asked for.
+What a file is, its first bytes say, never its name. Opening a safetensors file reads its header only; a pickle is
+converted to one first (`pickle_door`). Tensors are read one at a time, as they are asked for.
 """
 
 import io
 import json
+import logging
 import math
 import mmap
 from collections.abc import Iterator, Mapping
@@ -15,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.errors import ModelFileError
-from sfumato.weights.header import Header, TensorInfo, read_header, state_of
+from sfumato.errors import ModelFileError, UnsafeCheckpointError
+from sfumato.weights.header import Header, TensorInfo, first_bytes, read_header, state_of
+from sfumato.weights.pickle_door import converted, is_pickle, may_be_old_pickle
+
+log = logging.getLogger(__name__)
 
 JSON_LIMIT = 16 * 1024 * 1024  # bytes; the longest real one, a tokenizer.json, has about 2 MB
 
@@ -43,11 +48,11 @@ DTYPES = {
 class TensorFile(Mapping[str, Tensor]):
     """The tensors of one or more safetensors files, read into memory when they are asked for.
 
-    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files.
+    `infos` has each tensor's type and shape, `metadata` the first file's metadata, `paths` the files that were named.
     """
 
     def __init__(self, headers: list[Header]) -> None:
-        self.paths = tuple(header.path for header in headers)
+        self.paths = tuple(header.source for header in headers)
         self.metadata = headers[0].metadata
         self.infos: dict[str, TensorInfo] = {}
         self._header_of: dict[str, Header] = {}
@@ -100,7 +105,7 @@ class TensorFile(Mapping[str, Tensor]):
 
     def path_of(self, name: str) -> Path:
         """Return the file that holds a tensor."""
-        return self._header_of[name].path
+        return self._header_of[name].source
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
@@ -122,9 +127,10 @@ def fill_buffer(file: io.FileIO, buffer: memoryview) -> None:
 
 
 def open_file(path: Path | str) -> TensorFile:
-    """Open a .safetensors file, or the .index.json of a sharded one, without reading a weight.
+    """Open a safetensors file, a pickle (.ckpt, .pt, .pth, .bin), or the .index.json of a sharded one.
 
-    Raises ModelFileError for what is not one, is damaged, or lacks a shard.
+    Raises ModelFileError for what is none of them, is damaged, or lacks a shard, and UnsafeCheckpointError for a pickle
+    that names what tensors do not need.
     """
     path = Path(path)
     if path.is_dir():
@@ -133,7 +139,22 @@ def open_file(path: Path | str) -> TensorFile:
         raise ModelFileError(f"{path}: no such file.")
     if path.name.endswith(".json"):
         return open_index(path)
-    return TensorFile([read_header(path)])
+    return TensorFile([open_header(path)])
+
+
+def open_header(path: Path) -> Header:
+    """Return the header of one file; a pickle's is that of the safetensors file that it is converted to."""
+    start = first_bytes(path)
+    if is_pickle(start):
+        return converted(path)
+    if may_be_old_pickle(start):
+        try:
+            return converted(path)
+        except UnsafeCheckpointError:
+            raise
+        except ModelFileError:
+            log.debug("%s is no old pickle either", path)
+    return read_header(path)
 
 
 def open_index(path: Path) -> TensorFile:
@@ -150,7 +171,7 @@ def open_index(path: Path) -> TensorFile:
         raise ModelFileError(
             f"{path}: {len(missing)} of {len(names)} shards are missing, first {missing[0]!r}; download them too."
         )
-    tensors = TensorFile([read_header(path.parent / name) for name in names])
+    tensors = TensorFile([open_header(path.parent / name) for name in names])
     check_index(path, places, tensors)
     return tensors
 

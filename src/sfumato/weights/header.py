@@ -41,11 +41,6 @@ FLOATING = frozenset({"F8_E5M2", "F8_E4M3", "F16", "BF16", "F32", "F64"})
 
 # The first bytes of what people have instead of a safetensors file, and what to do about it.
 FOREIGN = (
-    (b"PK\x03\x04", "a pickle in a zip archive (.ckpt, .pt or .bin)", "convert it to safetensors first"),
-    (b"\x80\x02", "a pickle (.ckpt, .pt or .bin)", "convert it to safetensors first"),
-    (b"\x80\x03", "a pickle (.ckpt, .pt or .bin)", "convert it to safetensors first"),
-    (b"\x80\x04", "a pickle (.ckpt, .pt or .bin)", "convert it to safetensors first"),
-    (b"\x80\x05", "a pickle (.ckpt, .pt or .bin)", "convert it to safetensors first"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull` where it came from"),
     (b"GGUF", "a GGUF file", "use the safetensors file of the same model"),
     (b"\x89HDF", "an HDF5 file (Keras or TensorFlow)", "use the safetensors file of the same model"),
@@ -80,6 +75,7 @@ class Header:
     """The table of a safetensors file: its tensors in the order of their names, and its metadata.
 
     `start` is the byte where the tensors begin; `state` is what shows that the file is still the one that was read.
+    `source` is the file that was named: another than `path` where that was converted from it.
     """
 
     path: Path
@@ -87,16 +83,16 @@ class Header:
     metadata: Mapping[str, str]
     start: int
     state: tuple[int, int, int]
+    source: Path
 
 
-def container(path: Path) -> str:
-    """Name the container of a file from its first bytes: "safetensors", or what it is instead."""
+def first_bytes(path: Path) -> bytes:
+    """Return the beginning of a file, which says what it is. Raises ModelFileError if it cannot be read."""
     try:
         with path.open("rb") as file:
-            start = file.read(512)
+            return file.read(512)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return "safetensors" if (foreign := describe_foreign(start)) is None else foreign[0]
 
 
 def describe_foreign(start: bytes) -> tuple[str, str] | None:
@@ -142,7 +138,7 @@ def read_header(path: Path) -> Header:
     tensors = {name: read_entry(path, name, entry) for name, entry in table.items()}
     check_ranges(path, tensors, size - 8 - length)
     ordered = MappingProxyType(dict(sorted(tensors.items())))
-    return Header(path, ordered, MappingProxyType(metadata), 8 + length, state)
+    return Header(path, ordered, MappingProxyType(metadata), 8 + length, state, path)
 
 
 def state_of(descriptor: int) -> tuple[int, int, int]:

@@ -18,6 +18,7 @@ from sfumato.request import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.text.encode import SD1, SDXL, SDXL_REFINER, TextRules, TextStack
 from sfumato.weights.autoencoder_file import open_autoencoder
 from sfumato.weights.build import Placement, fill
+from sfumato.weights.component_files import weight_files
 from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
@@ -99,10 +100,10 @@ def embedded() -> Path:
 
 
 def the_file(folder: Path) -> Path | None:
-    """Return the only .safetensors file of a folder that is no model folder: a repository with one checkpoint."""
+    """Return the only weight file of a folder that is no model folder: a repository with one checkpoint."""
     if (folder / "model_index.json").is_file():
         return None
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     return files[0] if len(files) == 1 else None
 
 

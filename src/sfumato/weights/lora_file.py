@@ -10,6 +10,7 @@ from sfumato.errors import ModelFileError, WeightsError
 from sfumato.nn.lora import Adapter, Adapters, adaptable
 from sfumato.nn.unet import UNet
 from sfumato.weights.build import on_meta, shapes_of
+from sfumato.weights.component_files import SUFFIXES, weight_files
 from sfumato.weights.families import FAMILIES, blueprint
 from sfumato.weights.files import TensorFile, check_finite, open_file
 from sfumato.weights.lora_alphas import read_alpha, stated_alphas
@@ -17,7 +18,13 @@ from sfumato.weights.lora_family import Widths, lora_family
 from sfumato.weights.lora_names import PURE, TEXT, TEXT_2, UNET, WIDE_TOWER, Dialect, Key, ldm_paths, parse
 from sfumato.weights.recognise import recognise
 
-FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # in a folder: diffusers' name, and peft's
+# In a folder: diffusers' name, and peft's; as pickles too.
+FILES = (
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.bin",
+)
 FLOATS = ("F16", "BF16", "F32", "F64")
 # What makes an adapter more than up @ down, by parts of its tensors' names.
 OTHER_KINDS = (
@@ -79,7 +86,7 @@ class OpenedLora:
 
 
 def open_lora(path: Path, unet: UNet | None = None) -> OpenedLora:
-    """Open a LoRA's .safetensors file, or a folder with one, without reading its weights.
+    """Open a LoRA's file, or a folder with one, without reading its weights.
 
     `unet` is asked for its layers where the file has latent-diffusion's names, which say nothing without it; without
     one they are read as those of the published family that the file looks made for.
@@ -109,11 +116,17 @@ def the_file(path: Path) -> Path:
     """Return a LoRA's file: the path, or the one in a folder."""
     if not path.is_dir():
         return path
-    known = [path / name for name in FILES if (path / name).is_file()] or sorted(path.glob("*.safetensors"))
+    known = lora_files(path)
     if len(known) != 1:
-        there = ", ".join(each.name for each in known) or "no .safetensors file"
+        there = ", ".join(each.name for each in known) or "no weight file"
         raise ModelFileError(f"{path}: a folder with {there}; name the LoRA's file.")
     return known[0]
+
+
+def lora_files(folder: Path) -> list[Path]:
+    """List the files of a folder that may be its LoRA: those of the known names, else all weights; pickles last."""
+    known = [folder / name for name in FILES if (folder / name).is_file()]
+    return [path for path in known if path.suffix == SUFFIXES[0]] or known or weight_files(folder)
 
 
 def refuse_other_kinds(path: Path, tensors: TensorFile) -> None:
