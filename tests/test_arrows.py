@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
         "masks": "images",
         "nn": "",
         "diffusion": "",
-        "text": "nn diffusion.denoiser",
+        "text": "nn diffusion.denoiser request",
         # what a family is and how weights are hashed lies below the model; how a model is read and written, above it
         "model": "nn text diffusion request weights.families weights.hashing",
         "weights": "nn text diffusion model request",
@@ -43,7 +43,8 @@ ARROWS: dict[str, set[str]] = {
         "__main__": "cli",
     }.items()
 }
-TORCH_FREE = ("errors", "request", "events", "metadata", "text.tokenizer", "text.prompt", "cli")
+TORCH_FREE = ("errors", "request", "events", "metadata", "text.tokenizer", "text.prompt", "text.a1111", "text.comfy")
+TORCH_FREE += ("text.compel", "text.chunks", "text.spans", "text.editing", "text.networks", "cli")
 
 
 def modules() -> list[tuple[str, Path]]:

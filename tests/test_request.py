@@ -33,6 +33,7 @@ OUT_OF_RANGE = [
     *[("guidance_interval", value) for value in (0.5, (0.1,), (0.5, 0.2), (0, 1.1), ("a", "b"), (0, 0.5, 1))],
     *[("noise", value) for value in ("gpu", None)],
     *[("strength_rule", value) for value in ("half", 1)],
+    *[("dialect", value) for value in ("midjourney", "", 1, ["a1111"])],
     *[("strict", value) for value in (1, None)],
     *[("sampler", value) for value in ("", 3)],
     *[("model", value) for value in ("", "a\0b")],
@@ -115,6 +116,7 @@ requests = st.builds(
     mask=st.just("m.png"),
     mask_blur=st.none() | st.floats(0, 256),
     noise=st.sampled_from(["keyed", "sequential", "philox"]),
+    dialect=st.sampled_from(["a1111", "comfy", "compel", "plain"]),
     loras=loras,
 )
 

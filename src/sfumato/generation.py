@@ -86,7 +86,12 @@ def batches(job: Job) -> Iterator[Batch]:
         if prompt not in encoded:
             encoded = {
                 prompt: op.encode_text(
-                    job.model, prompt, request.negative_prompt, job.canvas, clip_skip=request.clip_skip or 0
+                    job.model,
+                    prompt,
+                    request.negative_prompt,
+                    job.canvas,
+                    dialect=request.dialect,
+                    clip_skip=request.clip_skip or 0,
                 )
             }
         positive, negative = encoded[prompt]

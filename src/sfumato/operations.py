@@ -29,7 +29,7 @@ from sfumato.images import (
 )
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Autoencoder, Posterior, decode_tiled, encode_tiled
-from sfumato.request import SIDE_RANGE
+from sfumato.request import SIDE_RANGE, Dialect
 from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE, Conditioning, stack
 from sfumato.text.prompt import PromptReport
 
@@ -73,20 +73,26 @@ class Canvas:
 
 
 def encode_text(
-    model: Model, prompt: str, negative_prompt: str, canvas: Canvas, *, clip_skip: int = 0
+    model: Model,
+    prompt: str,
+    negative_prompt: str,
+    canvas: Canvas,
+    *,
+    dialect: Dialect = "a1111",
+    clip_skip: int = 0,
 ) -> tuple[Conditioning, Conditioning]:
     """The conditionings of one prompt and of its negative, of one length, with the canvas as SDXL's size."""
     width, height = canvas.working
-    positive, negative = model.text.encode_pair(prompt, negative_prompt, clip_skip=clip_skip)
+    positive, negative = model.text.encode_pair(prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip)
     return (
         model.text.sized(positive, height=height, width=width),
         model.text.sized(negative, height=height, width=width, score=NEGATIVE_AESTHETIC_SCORE),
     )
 
 
-def report_prompt(model: Model, prompt: str) -> PromptReport:
+def report_prompt(model: Model, prompt: str, dialect: Dialect = "a1111") -> PromptReport:
     """What becomes of a prompt: its tokens, weights and chunks, and what was cut."""
-    return model.text.tokens(prompt)
+    return model.text.tokens(prompt, dialect=dialect)
 
 
 @torch.no_grad()

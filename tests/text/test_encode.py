@@ -1,17 +1,17 @@
 """Prompt -> Conditioning against diffusers' own pipelines, with tiny random text encoders on CLIP's vocabulary."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from text_towers import Tower, make_towers
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from sfumato.errors import ConfigError, PromptError, RequestError
-from sfumato.nn.clip import TextEncoder, TextEncoderConfig
+from sfumato.nn.clip import TextEncoder
 from sfumato.text.encode import SD1, SD2, SDXL, SDXL_REFINER, Conditioning, TextRules, TextStack, stack
 from sfumato.text.tokenizer import Tokenizer
 
@@ -21,65 +21,9 @@ NEGATIVE = "blurry, bad anatomy!"
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-@dataclasses.dataclass(frozen=True)
-class Tower:
-    """A text encoder of transformers and the same one of ours, each with its tokenizer."""
-
-    reference: CLIPTextModel | CLIPTextModelWithProjection
-    reference_tokenizer: CLIPTokenizer
-    encoder: TextEncoder
-    tokenizer: Tokenizer
-
-
-def tower(folder: Path, *, pad: str, act: str, width: int, layers: int, projection: int | None, seed: int) -> Tower:
-    """Random weights with a spread that makes layers differ clearly."""
-    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad}))
-    config = CLIPTextConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        hidden_act=act,
-        vocab_size=49408,
-        bos_token_id=49406,
-        eos_token_id=49407,
-        projection_dim=projection or width,
-    )
-    kind = CLIPTextModel if projection is None else CLIPTextModelWithProjection
-    reference = kind(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in reference.named_parameters():
-            spread = 0.3 if parameter.ndim == 2 else 0.1
-            parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
-            if "norm" in name and name.endswith("weight"):
-                parameter.add_(1.0)
-    reference.save_pretrained(folder)
-    ours = TextEncoder(TextEncoderConfig.from_json(json.loads((folder / "config.json").read_text())))
-    prefixed = {
-        name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}": value
-        for name, value in reference.state_dict().items()
-        if not name.endswith("position_ids")
-    }
-    ours.load_state_dict(prefixed, strict=True)
-    reference_tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    return Tower(reference, reference_tokenizer, ours.eval(), Tokenizer.from_folder(folder))
-
-
 @pytest.fixture(scope="module")
 def towers(clip: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tower]:
-    """SD 1.x' tower, SD 2.x' (all layers), and bigG's."""
-    made = {}
-    for name, options in {
-        "vit_l": {"pad": "<|endoftext|>", "act": "quick_gelu", "width": 32, "layers": 3, "projection": None, "seed": 1},
-        "vit_h": {"pad": "!", "act": "gelu", "width": 32, "layers": 4, "projection": None, "seed": 2},
-        "bigg": {"pad": "!", "act": "gelu", "width": 64, "layers": 4, "projection": 48, "seed": 3},
-    }.items():
-        folder = tmp_path_factory.mktemp(name)
-        clip.save(folder)
-        (folder / "tokenizer_config.json").unlink()
-        made[name] = tower(folder, **options)  # type: ignore[arg-type]
-    return made
+    return make_towers(clip, lambda name: Path(tmp_path_factory.mktemp(name)))
 
 
 def stacked(rules: TextRules, *parts: Tower) -> TextStack:
@@ -357,3 +301,30 @@ def test_conditionings_are_stacked_sliced_expanded_and_moved() -> None:
         stack([one, conditioning(1, 154, pooled=True)])
     with pytest.raises(ValueError, match="without"):
         stack([one, conditioning(1, 77, pooled=False)])
+
+
+def test_comfy_weights_lead_away_from_the_empty_prompt(towers: dict[str, Tower]) -> None:
+    part = towers["vit_l"]
+    stack_of_one = stacked(SD1, part)
+    found = stack_of_one.encode("a (red:1.5) dog (cat:0.25) (hat:0)", dialect="comfy").context[0]
+    with torch.no_grad():
+        ids = [
+            part.reference_tokenizer(text, padding="max_length", return_tensors="pt").input_ids
+            for text in ("a red dog cat hat", "")
+        ]
+        state, empty = (part.reference(each).last_hidden_state[0] for each in ids)
+    weights = torch.ones(77, 1)
+    weights[2], weights[4], weights[5] = 1.5, 0.25, 0.0
+    torch.testing.assert_close(found, empty + (state - empty) * weights, **TOLERANCE)
+    assert torch.equal(
+        found[weights[:, 0] == 1], stack_of_one.encode("a red dog cat hat").context[0][weights[:, 0] == 1]
+    )
+
+
+def test_the_dialects_agree_where_there_are_no_marks(towers: dict[str, Tower]) -> None:
+    both = stacked(SDXL, towers["vit_l"], towers["bigg"])
+    plain = both.encode("a red dog on grass", dialect="plain")
+    for dialect in ("a1111", "comfy", "compel"):
+        found = both.encode("a red dog on grass", dialect=dialect)
+        assert torch.equal(found.context, plain.context)
+        assert torch.equal(found.pooled, plain.pooled)

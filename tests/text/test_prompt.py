@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato.errors import PromptError
-from sfumato.text.prompt import Chunk, Span, chunk, empty_chunk, parse, parse_a1111, parse_plain, report
+from sfumato.text.a1111 import parse_a1111
+from sfumato.text.chunks import Chunk, chunk, empty_chunk
+from sfumato.text.prompt import parse, parse_plain, report
+from sfumato.text.spans import Span
 from sfumato.text.tokenizer import Tokenizer
 
 
@@ -183,8 +186,8 @@ def test_the_plain_dialect_takes_every_character() -> None:
     text = r"(a:1.2) [b] \( BREAK"
     assert parse(text, "plain") == [Span(text)]
     assert parse("", "plain") == []
-    with pytest.raises(PromptError, match="a1111, plain"):
-        parse(text, "compel")  # type: ignore[arg-type]
+    with pytest.raises(PromptError, match="a1111, comfy, compel, plain"):
+        parse(text, "midjourney")  # type: ignore[arg-type]
 
 
 def text_ids(part: Chunk) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from sfumato.errors import ConfigError, ModelFileError, ModelNotFoundError, OutputError, WeightsError
 from sfumato.request import Embedding, checked_embeddings
-from sfumato.text.prompt import chunk, parse
+from sfumato.text.chunks import chunk
+from sfumato.text.prompt import parse
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.embeddings import WordVectors, load_embedding, save_embedding, with_embeddings
 from sfumato.weights.load import load

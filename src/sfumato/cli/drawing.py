@@ -22,7 +22,7 @@ from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
 from sfumato.cli.starting import Fitting, Masking, Share, StrengthRule, Varying
-from sfumato.request import NoiseMode, Request, checked_embeddings, checked_loras
+from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -119,6 +119,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
     width, height = parse_size(drawing.size) or (None, None)
     prompts = read_prompts(arguments)
     noise: NoiseMode = drawing.noise  # type: ignore[assignment]  # the request refuses any other text
+    dialect: Dialect = drawing.dialect  # type: ignore[assignment]  # the same
     return Request(
         prompt=prompts if len(prompts) > 1 else prompts[0],
         negative_prompt=drawing.negative,
@@ -137,6 +138,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         count=drawing.count,
         batch=drawing.batch,
         noise=noise,
+        dialect=dialect,
         strict=drawing.strict,
         loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
         embeddings=checked_embeddings([parse_embedding(text) for text in drawing.embedding or ()]),

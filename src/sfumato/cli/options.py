@@ -179,6 +179,9 @@ class Drawing:
         list[str] | None,
         typer.Option(metavar="NAME|PATH[:WORD]", help="The embedding of a new word for prompts. Repeatable."),
     ] = None
+    dialect: Annotated[
+        str, typer.Option(metavar="NAME", help="How weights in prompts are written: a1111, comfy, compel or plain.")
+    ] = "a1111"
     seed: Annotated[
         int | None,
         typer.Option(parser=whole, metavar="N", help="Of the first picture, the next has N + 1; random by default."),

@@ -63,6 +63,9 @@ def encode(
     which: Which,
     machine: Machine,
     voice: Voice,
+    dialect: Annotated[
+        str, typer.Option(metavar="NAME", help="How weights in prompts are written: a1111, comfy, compel or plain.")
+    ] = "a1111",
     save: Annotated[
         Path | None, typer.Option(metavar="FILE.safetensors", help="Write what the text encoders make of it.")
     ] = None,
@@ -77,14 +80,16 @@ def encode(
     if save is not None and save.exists() and not overwrite:
         raise OutputError(f"{save} exists. Choose another name, or replace it with --overwrite.")
     from sfumato.operations import report_prompt
+    from sfumato.request import checked_dialect
     from sfumato.weights.features import save_features
 
+    how = checked_dialect(dialect)
     with progress() as bar:
         bar("loading the model")
         model = machine.engine().model(which.model, which.vae)
-        report = report_prompt(model, prompt)
+        report = report_prompt(model, prompt, how)
         if save is not None:
-            save_features(model.text.encode(prompt), save, overwrite=overwrite)
+            save_features(model.text.encode(prompt, dialect=how), save, overwrite=overwrite)
     if report.cut:
         note(f"cut, because the model takes no more: {report.cut!r}, {report.cut_tokens} tokens")
     if voice.json:

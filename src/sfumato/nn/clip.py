@@ -117,10 +117,12 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         q, k, v = (p.view(*p.shape[:2], self.heads, -1).transpose(1, 2) for p in projected)  # [B, H, L, D/H]
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if seen is not None:
+            seen = seen[:, None, None, :] & seen.new_ones(x.shape[1], x.shape[1]).tril()  # [B, 1, L, L]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
         return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -147,8 +149,8 @@ class Layer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = Perceptron(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), seen)
         return x + self.mlp(self.layer_norm2(x))  # type: ignore[no-any-return]
 
 
@@ -159,11 +161,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, ...]:
         """[B, L, D] to itself and the state after each layer."""
         states = [x]
         for layer in self.layers:
-            states.append(layer(states[-1]))
+            states.append(layer(states[-1], seen))
         return tuple(states)
 
 
@@ -176,9 +178,9 @@ class TextTransformer(nn.Module):
         self.encoder = Encoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, ids: Tensor, seen: Tensor | None = None) -> tuple[Tensor, ...]:
         """[B, L] to the embeddings and the state after each layer, without the final norm."""
-        return self.encoder(self.embeddings(ids))  # type: ignore[no-any-return]
+        return self.encoder(self.embeddings(ids), seen)  # type: ignore[no-any-return]
 
 
 class TextEncoder(nn.Module):
@@ -192,13 +194,16 @@ class TextEncoder(nn.Module):
             nn.Linear(config.hidden_size, config.projection_dim, bias=False) if config.with_projection else None
         )
 
-    def forward(self, ids: Tensor) -> TextStates:
-        """Token ids [B, L], with their end token, to all states. Raises ValueError when L is too long."""
+    def forward(self, ids: Tensor, seen: Tensor | None = None) -> TextStates:
+        """Token ids [B, L], with their end token, to all states. Raises ValueError when L is too long.
+
+        `seen` [B, L] is False where no token looks at another, by default nowhere.
+        """
         if ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
                 f"{ids.shape[1]} tokens; this text encoder takes at most {self.config.max_position_embeddings}"
             )
-        hidden = self.text_model(ids)
+        hidden = self.text_model(ids, seen)
         last = self.final_norm(hidden[-1])
         pooled = last[torch.arange(len(ids), device=ids.device), self.end(ids)]
         return TextStates(hidden, last, pooled if self.text_projection is None else self.text_projection(pooled))

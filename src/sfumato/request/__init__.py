@@ -6,7 +6,7 @@
 from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.request.pictures import SEED_LIMIT, SIDE_RANGE, MaskedContent, ResizeMode, Variation
-from sfumato.request.request import NoiseMode, Request
+from sfumato.request.request import Dialect, NoiseMode, Request, checked_dialect
 
 __all__ = [
     "DEFAULT_STRENGTH",
@@ -14,6 +14,7 @@ __all__ = [
     "SEED_LIMIT",
     "SIDE_RANGE",
     "Defaults",
+    "Dialect",
     "Embedding",
     "Lora",
     "MaskedContent",
@@ -21,6 +22,7 @@ __all__ = [
     "Request",
     "ResizeMode",
     "Variation",
+    "checked_dialect",
     "checked_embeddings",
     "checked_loras",
     "fill",

@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 from collections.abc import Sequence
+from typing import get_args
 
 from sfumato.errors import PromptError, RequestError
 
@@ -33,6 +34,13 @@ def checked_prompts(prompt: object) -> str | tuple[str, ...]:
     for text in prompt:
         check_text("prompt", text)
     return tuple(prompt)
+
+
+def check_choice(name: str, value: object, choices: object, *, optional: bool = True) -> None:
+    """Raise RequestError unless the value is one of a Literal's, or None where it is optional."""
+    known = get_args(choices)
+    if value not in known and not (optional and value is None):
+        raise RequestError(f"{name} is {value!r}; it must be one of {', '.join(known)}", name)
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sfumato.errors import RequestError
 from sfumato.request.checks import check_integer, checked_number
@@ -57,10 +57,3 @@ def checked_size(name: str, value: object) -> tuple[int, int] | None:
         if side is None:
             raise RequestError(f"{name} is {value!r}; it must be a width and a height in pixels", name)
     return pair[0], pair[1]
-
-
-def check_choice(name: str, value: object, choices: object) -> None:
-    """Raise RequestError unless the value is None or one of a Literal's."""
-    known = get_args(choices)
-    if value is not None and value not in known:
-        raise RequestError(f"{name} is {value!r}; it must be one of {', '.join(known)}", name)

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sfumato.errors import RequestError
 from sfumato.request.checks import (
+    check_choice,
     check_integer,
     check_text,
     checked_interval,
@@ -22,13 +23,13 @@ from sfumato.request.pictures import (
     MaskedContent,
     ResizeMode,
     Variation,
-    check_choice,
     checked_size,
     checked_variation,
 )
 
 NoiseMode = Literal["keyed", "sequential", "philox"]
 StrengthRule = Literal["share", "a1111", "whole"]
+Dialect = Literal["a1111", "comfy", "compel", "plain"]
 
 _INTEGERS: dict[str, tuple[int, int]] = {
     "seed": (0, SEED_LIMIT - 1),
@@ -75,6 +76,7 @@ class Request:
     batch           how many pictures go through the network together
     strict          one by one, so that a picture has the same bytes alone and in company
     loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
+    dialect         how weights and other marks in the prompts are read
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
     """
 
@@ -108,6 +110,7 @@ class Request:
     variation: Variation | None = None
     seed_size: tuple[int, int] | None = None
     noise: NoiseMode = "keyed"
+    dialect: Dialect = "a1111"
     strict: bool = False
     loras: Sequence[Lora] = ()
     embeddings: Sequence[Embedding] = ()
@@ -124,8 +127,8 @@ class Request:
         _set(self, "guidance_interval", checked_interval(self.guidance_interval))
         _set(self, "loras", checked_loras(self.loras))
         _set(self, "embeddings", checked_embeddings(self.embeddings))
-        if self.noise not in get_args(NoiseMode):
-            raise RequestError(f"noise is {self.noise!r}; it must be one of {', '.join(get_args(NoiseMode))}", "noise")
+        check_choice("noise", self.noise, NoiseMode, optional=False)
+        checked_dialect(self.dialect)
         check_choice("strength_rule", self.strength_rule, StrengthRule)
         check_choice("resize_mode", self.resize_mode, ResizeMode)
         check_choice("masked_content", self.masked_content, MaskedContent)
@@ -196,7 +199,7 @@ class Request:
             given["prompt"] = tuple(given["prompt"])
         if isinstance(given.get("guidance_interval"), list):
             given["guidance_interval"] = tuple(given["guidance_interval"])
-        for name in ("prompt", "negative_prompt", "count", "noise", "strict", "loras", "embeddings", *_OFF):
+        for name in ("prompt", "negative_prompt", "count", "noise", "dialect", "strict", "loras", "embeddings", *_OFF):
             if name in given and given[name] is None:
                 raise RequestError(f"{name} is null; leave it out for the default", name)
         return cls(**given)
@@ -211,6 +214,12 @@ class Request:
         if not isinstance(values, dict):
             raise RequestError(f"the request is a JSON {type(values).__name__}; it must be an object of fields")
         return cls.from_dict(values)
+
+
+def checked_dialect(value: object) -> Dialect:
+    """A dialect of prompts. Raises RequestError for anything else."""
+    check_choice("dialect", value, Dialect, optional=False)
+    return value  # type: ignore[return-value]
 
 
 def _set(request: Request, name: str, value: object) -> None:

@@ -8,8 +8,12 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError, PromptError, RequestError
 from sfumato.nn.clip import TextEncoder
-from sfumato.text.prompt import Chunk, Dialect, PromptReport, chunk, empty_chunk, parse, report
+from sfumato.request import Dialect
+from sfumato.text.chunks import Chunk, chunk, empty_chunk
+from sfumato.text.prompt import FILLS, PromptReport, mixture, report
+from sfumato.text.spans import Mixture
 from sfumato.text.tokenizer import Tokenizer
+from sfumato.text.weighting import WEIGHTINGS, as_it_is
 
 # What the SDXL refiner is told about the picture that is wanted, and that is not: diffusers' defaults, from
 # Stability-AI/generative-models.
@@ -177,6 +181,19 @@ class TextStack:
                 f"There are {len(negatives)} negative prompts for {len(prompts)} prompts; give one, or one for each.",
                 field="negative_prompt",
             )
+        return self.encode_all(prompts, negatives, dialect=dialect, clip_skip=clip_skip, rows=rows)
+
+    @torch.no_grad()
+    def encode_all(
+        self,
+        prompts: Sequence[str],
+        negatives: Sequence[str],
+        *,
+        dialect: Dialect = "a1111",
+        clip_skip: int = 0,
+        rows: int = 1,
+    ) -> tuple[Conditioning, Conditioning]:
+        """As `encode_pair`, for any number of prompts and any number of negatives."""
         given = [negative or (None if self.rules.zero_empty_negative else "") for negative in negatives]
         both = self._encode([*prompts, *given], dialect=dialect, clip_skip=clip_skip, rows=rows)
         return both[: len(prompts)], both[len(prompts) :]
@@ -210,25 +227,21 @@ class TextStack:
     def _encode(self, prompts: Sequence[str | None], *, dialect: Dialect, clip_skip: int, rows: int) -> Conditioning:
         """As `encode`; a prompt that is None gives zeros. At least one must not be None."""
         self._check_clip_skip(clip_skip)
-        parsed = [None if prompt is None else parse(prompt, dialect) for prompt in prompts]
-        if not any(spans is not None for spans in parsed):
+        read = [None if prompt is None else mixture(prompt, dialect) for prompt in prompts]
+        present = [each for each in read if each is not None]
+        if not present:
             raise PromptError("There is no prompt to encode; give at least one, which may be empty.", field="prompt")
-        by_tower = [
-            [
-                None if spans is None else list(chunk(spans, tokenizer, limit=self.rules.limit).chunks)
-                for spans in parsed
-            ]
-            for tokenizer in self.tokenizers
+        divided = [
+            [_divided(each, tokenizer, dialect, self.rules.limit) for each in present] for tokenizer in self.tokenizers
         ]
-        most = max(len(chunks) for prompts_of_one in by_tower for chunks in prompts_of_one if chunks is not None)
+        most = max(_length(each.kind, parts) for tower in divided for each, parts in zip(present, tower, strict=True))
         contexts, pooled = [], None
-        for tokenizer, encoder, by_prompt in zip(self.tokenizers, self.encoders, by_tower, strict=True):
-            filled = [chunks and [*chunks, *[empty_chunk(tokenizer)] * (most - len(chunks))] for chunks in by_prompt]
-            present = [chunks for chunks in filled if chunks is not None]
-            states = _states(encoder, [each.ids for chunks in present for each in chunks], self.rules, clip_skip, rows)
-            context = [torch.cat([_weighted(states[each.ids][0], each) for each in chunks]) for chunks in present]
-            contexts.append(_with_zeros(context, filled))
-            pooled = _with_zeros([states[chunks[0].ids][1] for chunks in present], filled)
+        for tokenizer, encoder, tower in zip(self.tokenizers, self.encoders, divided, strict=True):
+            states = _States(encoder, tokenizer, self.rules, clip_skip)
+            states.encode([each.ids for parts in tower for chunks in parts for each in chunks], rows)
+            context = [_mixed(each, parts, most, states, dialect) for each, parts in zip(present, tower, strict=True)]
+            contexts.append(_with_zeros(context, read))
+            pooled = _with_zeros([states.pooled(parts[0][0].ids) for parts in tower], read)
         return Conditioning(torch.cat(contexts, dim=-1), pooled if self.rules.pooled else None)
 
     def _check_clip_skip(self, clip_skip: int) -> None:
@@ -241,46 +254,85 @@ class TextStack:
             )
 
 
-def _with_zeros(values: Sequence[Tensor], filled: Sequence[list[Chunk] | None]) -> Tensor:
-    """The values as one tensor, with zeros at the places where `filled` is None."""
+def _divided(read: Mixture, tokenizer: Tokenizer, dialect: Dialect, limit: int | None) -> list[list[Chunk]]:
+    """The chunks of each part of a prompt. What is beyond the limit is left out."""
+    parts, left = [], limit
+    for spans in read.parts:
+        chunks = list(chunk(spans, tokenizer, fill=FILLS[dialect], limit=left).chunks)
+        parts.append(chunks)
+        left = None if left is None or read.kind == "blend" else left - len(chunks)
+        if left is not None and left <= 0:
+            break
+    return parts
+
+
+def _length(kind: str, parts: Sequence[Sequence[Chunk]]) -> int:
+    """How many chunks a prompt of these parts has."""
+    lengths = [len(chunks) for chunks in parts]
+    return max(lengths) if kind == "blend" else sum(lengths)
+
+
+def _mixed(read: Mixture, parts: Sequence[list[Chunk]], most: int, states: "_States", dialect: Dialect) -> Tensor:
+    """The states of a whole prompt, [most x 77, D], weighted by the rules of a dialect and padded with empty chunks."""
+    empty, weigh = empty_chunk(states.tokenizer), WEIGHTINGS[dialect]
+    nothing = [empty] * most
+    if read.kind == "blend":
+        padded = [weigh([*chunks, *nothing[len(chunks) :]], empty, states.hidden) for chunks in parts]
+        return sum(
+            (each * weight for each, weight in zip(padded[1:], read.weights[1:], strict=False)),
+            padded[0] * read.weights[0],
+        )
+    found = []
+    for chunks, weight in zip(parts, read.weights, strict=False):
+        state = weigh(chunks, empty, states.hidden)
+        if weight != 1:
+            base = as_it_is([empty] * len(chunks), empty, states.hidden)
+            state = base + (state - base) * weight
+        found.append(state)
+    padding = most - sum(len(chunks) for chunks in parts)
+    return torch.cat([*found, *[states.hidden(empty.ids, ())] * padding])
+
+
+def _with_zeros(values: Sequence[Tensor], read: Sequence[Mixture | None]) -> Tensor:
+    """The values as one tensor, with zeros at the places where `read` is None."""
     remaining = iter(values)
     zeros = torch.zeros_like(values[0])
-    return torch.stack([zeros if chunks is None else next(remaining) for chunks in filled])
+    return torch.stack([zeros if each is None else next(remaining) for each in read])
 
 
-def _states(
-    encoder: TextEncoder, ids: Sequence[tuple[int, ...]], rules: TextRules, clip_skip: int, rows: int
-) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
-    """For each different chunk of ids: the state that the rules name, [77, D], and the pooled vector, [P].
+class _States:
+    """What an encoder makes of chunks of ids, each computed once."""
 
-    The pooled vector is the last layer's at any clip_skip.
-    """
-    different = list(dict.fromkeys(ids))
-    device = next(encoder.parameters()).device
-    skip = rules.skip + clip_skip
-    found: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-    for start in range(0, len(different), rows):
-        some = different[start : start + rows]
-        states = encoder(torch.tensor(some, device=device))
-        hidden = states.hidden[-1 - skip]
-        if rules.final_norm:
-            hidden = states.last if skip == 0 else encoder.final_norm(hidden)
-        found.update(zip(some, zip(hidden, states.pooled, strict=True), strict=True))
-    return found
+    def __init__(self, encoder: TextEncoder, tokenizer: Tokenizer, rules: TextRules, clip_skip: int) -> None:
+        self.tokenizer = tokenizer
+        self._encoder, self._rules, self._skip = encoder, rules, rules.skip + clip_skip
+        self._found: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
+    def encode(self, ids: Sequence[tuple[int, ...]], rows: int) -> None:
+        """Compute the states of chunks, so many together."""
+        different = list(dict.fromkeys(ids))
+        for start in range(0, len(different), rows):
+            self._run(different[start : start + rows], ())
 
-def _weighted(state: Tensor, part: Chunk) -> Tensor:
-    """The state of a chunk, [77, D], each token's multiplied by its weight, and the mean restored as A1111 does.
+    def hidden(self, ids: tuple[int, ...], hidden: tuple[int, ...]) -> Tensor:
+        """The state that the rules name, [77, D]; no token looks at those at the places that are hidden."""
+        if (ids, hidden) not in self._found:
+            self._run([ids], hidden)
+        return self._found[ids, hidden][0]
 
-    A chunk whose weights are all 1 is left as it is. Raises PromptError if the weights make the mean vanish.
-    """
-    if all(weight == 1.0 for weight in part.weights):
-        return state
-    wide = state.float()
-    weighted = wide * wide.new_tensor(part.weights)[:, None]
-    scale = (wide.mean() / weighted.mean()).item()
-    if not abs(scale) < float("inf"):
-        raise PromptError(
-            "The weights of the prompt cancel each other: the mean vanishes. Change them.", field="prompt"
-        )
-    return (weighted * scale).to(state.dtype)
+    def pooled(self, ids: tuple[int, ...]) -> Tensor:
+        """The pooled vector, [P], which is the last layer's at any clip_skip."""
+        return self._found[ids, ()][1]
+
+    def _run(self, some: Sequence[tuple[int, ...]], hidden: tuple[int, ...]) -> None:
+        device = next(self._encoder.parameters()).device
+        seen = None
+        if hidden:
+            seen = torch.ones(len(some), len(some[0]), dtype=torch.bool, device=device)
+            seen[:, list(hidden)] = False
+        states = self._encoder(torch.tensor(some, device=device), seen)
+        state = states.hidden[-1 - self._skip]
+        if self._rules.final_norm:
+            state = states.last if self._skip == 0 else self._encoder.final_norm(state)
+        keys = [(ids, hidden) for ids in some]
+        self._found.update(zip(keys, zip(state, states.pooled, strict=True), strict=True))
