@@ -87,8 +87,7 @@ def weights(folder: Path, steps: int = 4) -> dict[str, Tensor]:
     """Every tensor of the newest checkpoint: weights, averages and moments."""
     config: TrainConfig = read_config(folder / "text.toml")
     task = TextTask(config)
-    parameters = [p for network in task.networks.values() for p in network.parameters()]
-    optimizer = make_optimizer(config.optimizer, parameters)
+    optimizer = make_optimizer(config.optimizer, task.networks)
     state = State(task.networks, Average(task.networks, config.run.ema), optimizer, config.fingerprint())
     newest = checkpoint.checkpoints(folder / "run")[-1]
     assert newest.name == (folder / "run" / "latest").read_text().strip()

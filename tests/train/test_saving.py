@@ -39,7 +39,7 @@ def made(value: float, kind: str = "adamw") -> State:
         for parameter in network.parameters():
             parameter.fill_(value)
     networks: dict[str, nn.Module] = {"line": network}
-    optimizer = make_optimizer(OptimizerConfig(kind=kind), list(network.parameters()))
+    optimizer = make_optimizer(OptimizerConfig(kind=kind), networks)
     state = State(networks, Average(networks, 0.9), optimizer, "{}")
     state.make_moments()
     return state
@@ -185,13 +185,13 @@ def test_small_tensors_keep_exact_moments_in_8_bit_adamw() -> None:
 def test_8_bit_moments_are_saved_and_restored(tmp_path: Path) -> None:
     network = nn.Linear(128, 64)
     networks: dict[str, nn.Module] = {"line": network}
-    optimizer = make_optimizer(OptimizerConfig(kind="adamw8bit"), list(network.parameters()))
+    optimizer = make_optimizer(OptimizerConfig(kind="adamw8bit"), networks)
     network(torch.ones(1, 128)).sum().backward()
     optimizer.step()
     state = State(networks, Average(networks, 0.9), optimizer, "{}")
     path = checkpoint.save(tmp_path, Progress(1), state, keep=1)
     again = nn.Linear(128, 64)
-    other = make_optimizer(OptimizerConfig(kind="adamw8bit"), list(again.parameters()))
+    other = make_optimizer(OptimizerConfig(kind="adamw8bit"), {"line": again})
     restored = State({"line": again}, Average({"line": again}, 0.9), other, "{}")
     checkpoint.restore(path, restored)
     assert all(torch.equal(value, restored.tensors()[name]) for name, value in state.tensors().items())

@@ -74,6 +74,18 @@ def test_the_model_itself_is_not_touched(models: dict[str, Path], pictures: Path
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_a_network_may_have_a_rate_of_its_own(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    given = sections(models["sd1"], pictures, text=["all"], unet=["attention"])
+    given |= {"run": {"steps": 1}, "optimizer": {"rate": 1e-3, "rates": {"text_encoder": 2e-5}}}
+    tiny.train("lora", tmp_path / "run", given)
+    found = read_for(sfumato.load(models["sd1"]), tmp_path / "run" / "export")
+    for network, rate in (("unet", 1e-3), ("text_encoder", 2e-5)):
+        largest = max(float(adapter.up.abs().max()) for _, adapter in found[network].items())
+        assert largest == pytest.approx(rate, rel=1e-2)  # Adam's first step is the rate; `up` begins at zero
+    with pytest.raises(ConfigError, match="names 'text'; this run trains unet, text_encoder"):
+        tiny.train("lora", tmp_path / "wrong", {**given, "optimizer": {"rates": {"text": 1e-5}}})
+
+
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
 def test_every_layer_that_matters_and_no_other_is_trained(
     models: dict[str, Path], pictures: Path, tmp_path: Path, kind: str

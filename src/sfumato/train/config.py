@@ -65,6 +65,7 @@ class OptimizerConfig:
 
     kind: str = "adamw"  # or "adamw8bit": moments in 8 bits, by bitsandbytes on CUDA
     rate: float = 1e-4
+    rates: dict[str, float] = field(default_factory=dict)  # of single networks, such as text_encoder, if another
     schedule: str = "cosine"
     warmup: int = 3200  # samples
     final: float = 0.05
@@ -115,6 +116,8 @@ class TrainConfig:
         for key in ("caption", "buckets"):  # as it was before there were such keys
             if not value["data"][key]:
                 del value["data"][key]
+        if not self.optimizer.rates:
+            del value["optimizer"]["rates"]
         for section in ("lora", "prior", "inversion", "inpainting"):  # those that a recipe has only if it is asked
             if not value[section]:
                 del value[section]

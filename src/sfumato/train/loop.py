@@ -23,7 +23,7 @@ from sfumato.train.checkpoint import Progress, State
 from sfumato.train.config import TrainConfig
 from sfumato.train.ema import Average
 from sfumato.train.journal import Journal, Report
-from sfumato.train.optimizer import learning_rate, make_optimizer, make_scaler
+from sfumato.train.optimizer import learning_rate, make_optimizer, make_scaler, set_rate, trained
 from sfumato.train.plan import Pass, passes
 from sfumato.train.ranks import Ranks, joined, whole
 
@@ -97,8 +97,8 @@ class Training:
         self.whole: nn.Module = Whole(task)
         if ranks.size > 1 and not self.divided:
             self.whole = DistributedDataParallel(self.whole, broadcast_buffers=False)
-        self.parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(config.optimizer, self.parameters)
+        self.parameters = trained(networks)
+        self.optimizer = make_optimizer(config.optimizer, networks)
         self.scaler = make_scaler(config.run, self.parameters)
         self.average = Average(networks, config.run.ema)
         self.state = State(networks, self.average, self.optimizer, config.fingerprint(), self.scaler)
@@ -138,8 +138,7 @@ class Training:
         for network in self.state.networks.values():
             network.train()
         rate = learning_rate(self.config.optimizer, progress.samples, run.batch, run.steps * run.batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         figures: dict[str, float | Tensor] = {}
         mine = passes(run, progress.step, progress.samples, self.ranks.rank, self.ranks.size)
         share = sum(part.share for part in mine)
