@@ -117,6 +117,7 @@ requests = st.builds(
     mask_blur=st.none() | st.floats(0, 256),
     noise=st.sampled_from(["keyed", "sequential", "philox"]),
     dialect=st.sampled_from(["a1111", "comfy", "compel", "plain"]),
+    step_seed_delta=st.none() | st.just(31337),
     loras=loras,
 )
 

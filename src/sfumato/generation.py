@@ -170,7 +170,7 @@ def noises(job: Job, batch: Batch) -> NoiseSource:
     model, request = job.model, job.request
     seeds = [request.seed_of(index) for index in batch.pictures]
     shape = (model.latent_channels, *job.canvas.cells)
-    source = noise_source(request.noise, seeds, shape, device=model.device)
+    source = noise_source(request.noise, seeds, shape, step_delta=request.step_seed_delta or 0, device=model.device)
     if request.variation is None and request.seed_size is None:
         return source
     others, strength = None, 0.0

@@ -99,6 +99,25 @@ def test_seeds_of_a_request_count_up_and_wrap_at_64_bits() -> None:
             assert noise_source(mode, (seed,), SHAPE).start().isfinite().all()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_delta_begins_the_noise_of_the_steps_anew_and_leaves_the_start(mode: Mode) -> None:
+    """As A1111's ImageRNG does with ENSD: after the first latent its generators are those of seed + delta."""
+    plain, moved = noise_source(mode, (5,), SHAPE), noise_source(mode, (5,), SHAPE, step_delta=31337)
+    other = noise_source(mode, (5 + 31337,), SHAPE)
+    assert torch.equal(plain.start(), moved.start())
+    for index in range(3):
+        assert torch.equal(moved.step(index), other.step(index))
+
+
+def test_philox_draws_the_start_first_and_then_the_steps_whatever_else_is_drawn() -> None:
+    """A1111's posteriors do not come from its images' generators."""
+    source, alone = noise_source("philox", (5,), SHAPE), Philox(5)
+    source.draw("posterior")
+    assert torch.equal(source.start()[0], torch.from_numpy(alone.normal(SHAPE)))
+    source.draw("masked")
+    assert torch.equal(source.step(0)[0], torch.from_numpy(alone.normal(SHAPE)))
+
+
 def test_an_unknown_mode_names_the_field() -> None:
     with pytest.raises(RequestError, match="keyed, sequential, philox") as caught:
         noise_source("gpu", (1,), SHAPE)  # type: ignore[arg-type]

@@ -126,6 +126,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         model=which.model,
         vae=which.vae,
         seed=drawing.seed,
+        step_seed_delta=drawing.step_seed_delta,
         steps=drawing.steps,
         guidance=drawing.guidance,
         guidance_rescale=drawing.guidance_rescale,

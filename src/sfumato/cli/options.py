@@ -193,6 +193,10 @@ class Drawing:
     noise: Annotated[
         str, typer.Option(metavar="MODE", help="keyed, sequential (diffusers' order) or philox (CUDA's numbers).")
     ] = "keyed"
+    step_seed_delta: Annotated[
+        int | None,
+        typer.Option(parser=whole, metavar="N", help="Added to the seed for the noise of the steps; A1111's ENSD."),
+    ] = None
     strict: Annotated[
         bool, typer.Option("--strict", help="The same bytes alone and in company: pictures one by one.")
     ] = False

@@ -6,7 +6,8 @@ often something else was drawn. Nothing here touches PyTorch's global generator.
 keyed       the default: start noise from the seed itself, everything else from a generator keyed by
             (seed, purpose, draw), so that any draw can be made alone and in any order
 sequential  one generator an image, continued from draw to draw: diffusers' order (posterior, start, steps)
-philox      as sequential, from an emulation of CUDA's generator: A1111's GPU source
+philox      one emulation of CUDA's generator an image, for the start and then the steps: A1111's GPU source; what A1111
+            draws elsewhere (posteriors) is keyed
 """
 
 import hashlib
@@ -97,6 +98,24 @@ class KeyedNoise:
         return torch.stack(drawn).to(device=self.device, dtype=self.dtype)
 
 
+@dataclass(frozen=True)
+class ApartNoise:
+    """Three sources: of the start, of the steps, and of all other draws."""
+
+    beginning: NoiseSource
+    steps: NoiseSource
+    others: NoiseSource
+
+    def start(self) -> Tensor:
+        return self.beginning.start()
+
+    def draw(self, purpose: str, index: int = 0) -> Tensor:
+        return self.others.draw(purpose, index)
+
+    def step(self, index: int) -> Tensor:
+        return self.steps.step(index)
+
+
 class StreamNoise:
     """Noise that continues one stream an image: what is drawn depends on what was drawn before, as elsewhere."""
 
@@ -131,20 +150,27 @@ def noise_source(
     seeds: Sequence[int],
     shape: Sequence[int],
     *,
+    step_delta: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> NoiseSource:
     """The noise of a batch of images, one seed each; `shape` is one image's latent, (C, h, w).
 
+    The noise of the steps is that of generators with seed + `step_delta`, begun anew where it is not 0 (A1111's ENSD).
     Raises RequestError for an unknown mode.
     """
     device = torch.device(device)
+    if step_delta:
+        own = noise_source(mode, seeds, shape, device=device, dtype=dtype)
+        shifted = [(seed + step_delta) % SEEDS for seed in seeds]
+        return ApartNoise(own, noise_source(mode, shifted, shape, device=device, dtype=dtype), own)
     if mode == "keyed":
         return KeyedNoise(tuple(seeds), tuple(shape), device, dtype)
     if mode == "sequential":
         return StreamNoise([_cpu_stream(seed) for seed in seeds], shape, device, dtype)
     if mode == "philox":
-        return StreamNoise([_philox_stream(seed) for seed in seeds], shape, device, dtype)
+        stream = StreamNoise([_philox_stream(seed) for seed in seeds], shape, device, dtype)
+        return ApartNoise(stream, stream, KeyedNoise(tuple(seeds), tuple(shape), device, dtype))
     raise RequestError(f"noise {mode!r} is not one of {', '.join(MODES)}.", field="noise")
 
 

@@ -52,6 +52,9 @@ A1111_SCHEDULES = {
     "normal": "Normal",
     "ddim_uniform": "DDIM",
     "beta": "Beta",
+    "beta_sigmas": "Beta",
+    "align_your_steps": "Align Your Steps",
+    "align_your_steps_sdxl": "Align Your Steps",
 }
 
 
@@ -110,6 +113,7 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
         **_picture_parameters(request, record["index"]),
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
+        "ENSD": str(request.step_seed_delta) if request.step_seed_delta else None,
         "RNG": "GPU" if request.noise == "philox" else "CPU",
         "Version": f"sfumato {record['environment'].get('sfumato', '')}".strip(),
     }

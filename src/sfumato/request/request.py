@@ -40,6 +40,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "batch": (1, 256),
     "clip_skip": (0, 64),  # whether the model has so many layers is seen when it is loaded
     "padding": (0, 8192),
+    "step_seed_delta": (0, SEED_LIMIT - 1),
 }
 _NUMBERS: dict[str, tuple[float, float]] = {
     "guidance": (0.0, 100.0),
@@ -66,6 +67,7 @@ class Request:
                     its own size
     masked_content  what is under the mask before noise is added: original (the default), fill, noise, nothing
     variation       a share of another seed's start noise; a strength, or (strength, seed), stands for a `Variation`
+    step_seed_delta   is added to the seed for the noise of stochastic samplers' steps: A1111's ENSD
     seed_size       (width, height): the start noise is that of this size, in the middle
     strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
     strength_rule   what a share of n steps is: "share" (or None) int(n * strength) of n, as diffusers; "a1111" one more
@@ -109,6 +111,7 @@ class Request:
     masked_content: MaskedContent | None = None
     variation: Variation | None = None
     seed_size: tuple[int, int] | None = None
+    step_seed_delta: int | None = None
     noise: NoiseMode = "keyed"
     dialect: Dialect = "a1111"
     strict: bool = False
