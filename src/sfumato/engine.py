@@ -8,7 +8,7 @@ import torch
 
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.errors import ModelNotFoundError, RequestError
-from sfumato.events import Event, Loading
+from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
 from sfumato.images import PictureSource
 from sfumato.model import Model
@@ -142,16 +142,19 @@ class Engine:
         mask: PictureSource | None = None,
         metadata: bool = True,
         preview_every: int = 0,
+        halt: Halt | None = None,
     ) -> Iterator[Event]:
         """The events of a request: Loading if its model is not in memory, then those of `stream`.
 
-        To cancel, leave the loop. Raises what `load` and `stream` raise.
+        To cancel, leave the loop; `halt` ends early with what there is. Raises what `load` and `stream` raise.
         """
         with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
         if not self.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
         model = self.model(request.model, request.vae, request.loras, request.embeddings)
-        yield from stream(model, request, image=image, mask=mask, metadata=metadata, preview_every=preview_every)
+        yield from stream(
+            model, request, image=image, mask=mask, metadata=metadata, preview_every=preview_every, halt=halt
+        )
 
     def forget(self) -> None:
         """Drops all models from memory."""

@@ -1,7 +1,8 @@
 """What a running job tells: the events of `stream`, in the order loading, then progress and previews, then pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sfumato.request import Request
 
@@ -43,12 +44,19 @@ class Preview:
 
 @dataclass(frozen=True)
 class Finished:
-    """Picture `index` of the request is done. `request` is the resolved one; the picture used `seed`."""
+    """Picture `index` of the request is done. `request` is the resolved one; the picture used `seed`.
+
+    `halted_at` is the step at which it was called done before its last one, or None.
+    """
 
     index: int
     seed: int
     picture: "Image"
     request: Request
+    halted_at: int | None = None
 
 
 Event = Loading | Progress | Preview | Finished
+
+Halt = Callable[[], Literal["skip", "stop"] | None]
+"""Asked after every step: `skip` calls the pictures that are drawn done as they are, `stop` the whole request."""

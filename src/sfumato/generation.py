@@ -17,7 +17,7 @@ from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.spacing import tail
 from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import inpaint
-from sfumato.events import Event, Finished, Preview, Progress
+from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.images import PictureSource, to_levels, to_pictures
 from sfumato.job import Job, prepare
 from sfumato.masks import keep_outside
@@ -62,14 +62,32 @@ def stream(
     mask: PictureSource | None = None,
     metadata: bool = True,
     preview_every: int = 0,
+    halt: Halt | None = None,
 ) -> Iterator[Event]:
     """The events of a request as it runs: Progress after each step, Preview after every so many, Finished pictures.
 
-    To cancel, leave the loop. Arguments and errors are those of `generate`.
+    To cancel, leave the loop; to end early with what there is, say so when `halt` asks. Arguments and errors are those
+    of `generate`.
     """
     job = prepare(model, request, image=image, mask=mask)
     for batch in batches(job):
-        yield from draw(job, batch, metadata=metadata, preview_every=preview_every)
+        for event in draw(job, batch, metadata=metadata, preview_every=preview_every):
+            yield event
+            wish = halt() if halt is not None and isinstance(event, Progress) else None
+            if wish is not None:
+                assert isinstance(event, Progress)
+                yield from as_it_is(job, event, metadata=metadata)
+                break
+        else:
+            continue
+        if wish == "stop":
+            return
+
+
+def as_it_is(job: Job, progress: Progress, *, metadata: bool = True) -> Iterator[Finished]:
+    """The pictures of a batch as they are after a step: what the network takes them for, decoded."""
+    for index, latent in zip(progress.pictures, torch.split(progress.denoised, 1), strict=True):
+        yield _finished(job, index, finish(job, latent), metadata=metadata, halted_at=progress.step)
 
 
 def batches(job: Job) -> Iterator[Batch]:
@@ -236,15 +254,15 @@ def preview_factors(model: Model) -> Factors:
     return model.family.preview or (SDXL_FACTORS if model.family.text.startswith("sdxl") else SD_FACTORS)
 
 
-def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool) -> Finished:
+def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool, halted_at: int | None = None) -> Finished:
     request = job.request
     if metadata:
         model = job.model
         provenance = Provenance(
             model.name, model.family.name, model.hashes, environment(model), job.inputs, asdict(job.sampling)
         )
-        stamp(picture, make_record(request, index, picture, provenance))
-    return Finished(index, request.seed_of(index), picture, request)
+        stamp(picture, make_record(request, index, picture, provenance, halted_at=halted_at))
+    return Finished(index, request.seed_of(index), picture, request, halted_at)
 
 
 def environment(model: Model) -> dict[str, str | int]:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sfumato.engine import Engine
 from sfumato.errors import ModelNotFoundError, PictureError
-from sfumato.events import Finished
-from sfumato.generation import batches, draw, environment
+from sfumato.events import Finished, Progress
+from sfumato.generation import as_it_is, batches, draw, environment
 from sfumato.images import PictureSource, open_picture, to_mask, to_rgb
 from sfumato.job import Job, prepare
 from sfumato.metadata import FORMAT, describe, pixels_digest
@@ -85,7 +85,7 @@ def replay(
     if verify and job.inputs != record["inputs"]:
         return Verdict("missing picture", "the start picture or the mask is not the one that it was made from")
     changes = other + _other_environment(record, weights)
-    return _compare(Path(picture), record, _again(job, record["index"]), changes)
+    return _compare(Path(picture), record, _again(job, record["index"], record.get("halted_at")), changes)
 
 
 def _other_weights(record: Mapping[str, Any], model: Model) -> tuple[str, ...]:
@@ -118,13 +118,17 @@ def _beside(picture: Path, digest: str, name: str) -> Path | None:
     return None
 
 
-def _again(job: Job, index: int) -> Image.Image:
-    """Picture `index` of the job, drawn together with those that it was drawn with."""
+def _again(job: Job, index: int, halted_at: int | None) -> Image.Image:
+    """Picture `index` of the job, drawn together with those that it was drawn with, and as far."""
     for batch in batches(job):
         if index in batch.pictures:
             for event in draw(job, batch, metadata=True):
-                if isinstance(event, Finished) and event.index == index:
-                    return event.picture
+                reached = [event] if isinstance(event, Finished) else []
+                if isinstance(event, Progress) and event.step == halted_at:
+                    reached = list(as_it_is(job, event))
+                for finished in reached:
+                    if finished.index == index:
+                        return finished.picture
     raise PictureError(f"the metadata speaks of picture {index} of a request of {job.request.total}")
 
 

@@ -79,8 +79,10 @@ def pixels_digest(picture: Image.Image) -> str:
     return hashlib.sha256(picture.tobytes()).hexdigest()
 
 
-def make_record(request: Request, index: int, picture: Image.Image, provenance: Provenance) -> dict[str, Any]:
-    """The record of picture `index` of a resolved request."""
+def make_record(
+    request: Request, index: int, picture: Image.Image, provenance: Provenance, *, halted_at: int | None = None
+) -> dict[str, Any]:
+    """The record of picture `index` of a resolved request; `halted_at`: the step after which it was called done."""
     return {
         "format": FORMAT,
         "request": request.to_dict(),
@@ -91,6 +93,7 @@ def make_record(request: Request, index: int, picture: Image.Image, provenance: 
         "inputs": dict(provenance.inputs),
         "environment": dict(provenance.environment),
         "pixels": {"sha256": pixels_digest(picture), "width": picture.width, "height": picture.height},
+        **({} if halted_at is None else {"halted_at": halted_at}),
     }
 
 
@@ -115,6 +118,7 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
         "ENSD": str(request.step_seed_delta) if request.step_seed_delta else None,
         "RNG": "GPU" if request.noise == "philox" else "CPU",
+        "Halted at step": str(record["halted_at"]) if "halted_at" in record else None,
         "Version": f"sfumato {record['environment'].get('sfumato', '')}".strip(),
     }
     prompt = request.prompts[record["index"] // request.count]
