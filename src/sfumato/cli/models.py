@@ -1,6 +1,5 @@
 """models: what is there, what it is, what it is called, and in which format it lies."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from sfumato.cli.options import Voice, between, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
-from sfumato.errors import ModelNotFoundError, OutputError
+from sfumato.errors import OutputError
 
 if TYPE_CHECKING:
     from sfumato.weights.describe import Description
@@ -30,7 +29,9 @@ MaybeName = Annotated[
 @grouped
 def list_models(voice: Voice) -> None:
     """List the models that can be named: the embedded one, the aliases, the local Hugging Face cache."""
-    found = list(_known())
+    from sfumato.weights.known import known_models
+
+    found = [asdict(each) for each in known_models()]
     if voice.json:
         write_document(found)
         return
@@ -235,22 +236,6 @@ def _tell_lora(lora: "LoraDescription") -> None:
         write_line(f"{network}: {sum(each.layers for each in groups)} layers: {told}")
     if lora.unmatched:
         write_line(f"note: {lora.unmatched} tensors are no layer's")
-
-
-def _known() -> Iterator[dict[str, str]]:
-    from sfumato.weights.load import embedded
-    from sfumato.weights.locate import aliases, hub_cache
-
-    try:
-        inside = embedded()
-        yield {"name": inside.name, "kind": "embedded", "place": str(inside)}
-    except ModelNotFoundError:
-        pass
-    for name, place in aliases().items():
-        yield {"name": name, "kind": "alias", "place": place}
-    for index in sorted(hub_cache().glob("models--*/snapshots/*/model_index.json")):
-        repository = index.parents[2].name.removeprefix("models--").replace("--", "/", 1)
-        yield {"name": f"{repository}@{index.parent.name[:12]}", "kind": "cache", "place": str(index.parent)}
 
 
 def _document(found: "Description") -> dict[str, Any]:

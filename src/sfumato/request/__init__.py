@@ -6,7 +6,7 @@
 from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.request.pictures import SEED_LIMIT, SIDE_RANGE, MaskedContent, ResizeMode, Variation
-from sfumato.request.request import Dialect, NoiseMode, Request, checked_dialect
+from sfumato.request.request import Dialect, NoiseMode, Request, checked_dialect, ranges
 
 __all__ = [
     "DEFAULT_STRENGTH",
@@ -26,4 +26,5 @@ __all__ = [
     "checked_embeddings",
     "checked_loras",
     "fill",
+    "ranges",
 ]

@@ -225,5 +225,10 @@ def checked_dialect(value: object) -> Dialect:
     return value  # type: ignore[return-value]
 
 
+def ranges() -> dict[str, tuple[float, float]]:
+    """The least and the most that each field of numbers may be, for faces that show it before it is wrong."""
+    return {**_INTEGERS, **_NUMBERS}
+
+
 def _set(request: Request, name: str, value: object) -> None:
     object.__setattr__(request, name, value)  # the way in for a frozen dataclass that normalises its own fields

@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from sfumato.errors import ModelNotFoundError, WeightsError
+from sfumato.errors import WeightsError
 from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.clip import TextEncoder
@@ -22,6 +21,7 @@ from sfumato.weights.component_files import weight_files
 from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
+from sfumato.weights.locate import embedded as embedded
 from sfumato.weights.locate import locate
 from sfumato.weights.lora import with_loras
 from sfumato.weights.network_config import sampling_config
@@ -85,18 +85,6 @@ def open_model(
     if path.is_dir():
         return open_folder(path, variant, prediction)
     return open_single(path, prediction, ema=ema)
-
-
-def embedded() -> Path:
-    """Return the folder of the model in the package. Raises ModelNotFoundError if this build has none."""
-    root = Path(str(resources.files("sfumato").joinpath("embedded")))
-    found = sorted(path.parent for path in root.glob("*/model_index.json"))
-    if not found:
-        raise ModelNotFoundError(
-            f"no model was named, and this installation has no embedded one ({root}). Name a model: a .safetensors "
-            "file, a folder, or org/name in the local cache."
-        )
-    return found[0]
 
 
 def the_file(folder: Path) -> Path | None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
 import platformdirs
@@ -24,6 +25,18 @@ def home() -> Path:
     """Return the folder of our own files: SFUMATO_HOME, or where the system keeps a user's data."""
     stated = os.environ.get("SFUMATO_HOME")
     return Path(stated).expanduser() if stated else Path(platformdirs.user_data_dir("sfumato"))
+
+
+def embedded() -> Path:
+    """Return the folder of the model in the package. Raises ModelNotFoundError if this build has none."""
+    root = Path(str(resources.files("sfumato").joinpath("embedded")))
+    found = sorted(path.parent for path in root.glob("*/model_index.json"))
+    if not found:
+        raise ModelNotFoundError(
+            f"no model was named, and this installation has no embedded one ({root}). Name a model: a .safetensors "
+            "file, a folder, or org/name in the local cache."
+        )
+    return found[0]
 
 
 def hub_cache() -> Path:

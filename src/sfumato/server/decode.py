@@ -1,0 +1,157 @@
+"""The child that reads one picture of a stranger: limits first, then the decoder, then raw pixels and an end.
+
+stdin: the file. stdout: one JSON line, and as many bytes as it says. Whatever a damaged file does to a decoder happens
+here, in a process that may write nothing, reach nothing and lasts for seconds.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+MEMORY = 1536 * 2**20  # address space, of which modules take a third
+SECONDS = 15
+PIXELS = 40_000_000
+SIDE = 16_384
+PR_SET_NO_NEW_PRIVS = 38
+CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
+
+
+def confine() -> None:
+    """Give up what reading a picture does not need, as far as this system lets us."""
+    for limit, value in (
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 32),
+    ):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(limit, (value, value))
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None, use_errno=True)
+        library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        library.unshare(CLONE_NEWUSER | CLONE_NEWNET)
+
+
+def read(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """What a picture file is, and its pixels: upright, 8 bits a channel, sRGB. A `problem` where it is none."""
+    from sfumato.errors import PictureError
+    from sfumato.opening import open_picture, to_kept
+
+    kind = magic(content)
+    if kind is None:
+        return problem(415, "picture.type", "the body is no PNG, JPEG or WebP picture"), b""
+    size = size_of(content, kind)
+    if size is None:
+        return problem(422, "picture.unreadable", f"the {kind} picture is damaged"), b""
+    width, height = size
+    if width * height > PIXELS or max(size) > SIDE or min(size) < 1:
+        told = f"the picture has {width}x{height} pixels; at most {SIDE} a side and {PIXELS} in all are taken"
+        return problem(413, "picture.large", told), b""
+    try:
+        opened = open_picture(content, formats=(kind,))
+        kept = to_kept(opened)
+    except (PictureError, MemoryError) as error:
+        return problem(422, "picture.unreadable", str(error) or "the picture needs too much memory"), b""
+    about = {"width": kept.width, "height": kept.height, "mode": kept.mode, "reading": reading(content, kind)}
+    return about, kept.tobytes()
+
+
+def magic(content: bytes) -> str | None:
+    """Pillow's name of the format that a file begins like."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    return "WEBP" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+
+
+def size_of(content: bytes, kind: str) -> tuple[int, int] | None:
+    """Width and height from the header alone; None if it cannot be read."""
+    import io
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the tighter one
+            with Image.open(io.BytesIO(content), formats=(kind,)) as opened:
+                return opened.size
+    except Image.DecompressionBombError:
+        return SIDE + 1, SIDE + 1
+    except Exception:  # a decoder may raise anything on a damaged file
+        return None
+
+
+def reading(content: bytes, kind: str) -> dict[str, Any] | None:
+    """What the metadata says, with the fields of a request that were understood; None if there is none."""
+    import io
+
+    from PIL import Image
+
+    from sfumato.errors import SfumatoError
+    from sfumato.metadata import describe
+
+    try:
+        with Image.open(io.BytesIO(content), formats=(kind,)) as opened:
+            found = describe(opened)
+    except SfumatoError as error:
+        return {"tool": "", "request": {}, "text": "", "unread": [str(error)]}
+    except Exception:
+        return None
+    if not found.tool:
+        return None
+    request, unread = understood(found)
+    text = found.texts.get("parameters") or next(iter(found.texts.values()), "")
+    return {"tool": found.tool, "request": request, "text": text[:65536], "unread": unread}
+
+
+def understood(found: Any) -> tuple[dict[str, Any], list[str]]:
+    """The settings that a request takes as they are, and the names of the others."""
+    from sfumato.errors import RequestError
+    from sfumato.request import Request
+
+    if found.request is not None:
+        whole = found.request.to_dict()
+        if found.record:
+            whole |= {"prompt": found.prompt, "seed": found.record["seed"], "count": 1}
+        return whole, []
+    request: dict[str, Any] = {"prompt": found.prompt, "negative_prompt": found.negative_prompt}
+    unread = []
+    for name, value in found.settings.items():
+        try:
+            Request.from_dict({name: value})
+        except RequestError:
+            unread.append(name)
+        else:
+            request[name] = value
+    return request, unread
+
+
+def problem(status: int, code: str, detail: str) -> dict[str, Any]:
+    """What stands in the answer's place."""
+    return {"problem": {"status": status, "code": code, "detail": detail}}
+
+
+def main() -> None:
+    """Read stdin, write stdout, end."""
+    sys.path[:] = [path for path in sys.path if path]  # never the current folder
+    out = os.dup(1)
+    os.dup2(2, 1)
+    confine()
+    about, pixels = read(sys.stdin.buffer.read())
+    with os.fdopen(out, "wb") as answer:
+        answer.write(json.dumps({**about, "bytes": len(pixels)}).encode() + b"\n")
+        answer.write(pixels)
+
+
+if __name__ == "__main__":
+    main()

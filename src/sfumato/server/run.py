@@ -1,0 +1,85 @@
+"""Serves until it is told to stop: binds, prints where, and ends without losing anything."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from sfumato.errors import ConfigError
+from sfumato.server.app import make_app
+from sfumato.server.guard import is_loopback
+from sfumato.server.service import Service
+from sfumato.server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HARD_STOP = 1.0  # seconds for the running job after the second signal
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError for settings that would open the server to strangers."""
+    if settings.token is None and not is_loopback(settings.host):
+        raise ConfigError(
+            f"--host {settings.host} can be reached from other machines, and there is no token: anybody could use "
+            "this one. Set one with --token (or SFUMATO_TOKEN), or listen on 127.0.0.1."
+        )
+    if settings.token is not None and len(settings.token) < 16:
+        raise ConfigError("the token is too short to keep anybody out: use at least 16 characters.")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which on a signal first lets the running job end, while it answers that it is stopping."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._service, self._ready, self._signals = service, ready, 0
+
+    async def startup(self, sockets: list | None = None) -> None:  # type: ignore[type-arg]  # uvicorn's own
+        """Bind, then say where."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal: claim no more, let the running job end. The second: give it back now."""
+        self._signals += 1
+        if self._signals == 1:
+            self._service.drain(self._service.settings.limits.stop)
+            threading.Thread(target=self._finish, daemon=True).start()
+        else:
+            self._service.drain(HARD_STOP)
+
+    def _finish(self) -> None:
+        self._service.runner.join()
+        self._service.broker.close()
+        self.should_exit = True
+
+
+def serve(settings: Settings, ready: Callable[[str], None] = lambda address: None) -> None:
+    """Serve until SIGTERM or Ctrl-C; `ready` is called with the address. Raises SfumatoError."""
+    check(settings)
+    service = Service(settings)
+    config = uvicorn.Config(
+        make_app(service),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=2,
+        limit_concurrency=settings.limits.connections,
+        h11_max_incomplete_event_size=32 * 1024,
+        http="h11",
+    )
+    server = Server(config, service, ready)
+    asyncio.run(server.serve())
+    if not server.started:
+        raise ConfigError(f"nothing listens: {settings.host}:{settings.port} is taken. Choose another with --port.")

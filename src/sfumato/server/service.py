@@ -1,0 +1,503 @@
+"""What every API of the server stands on: submit, wait, cancel, look, listen. No torch, and safe from any thread."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sfumato import __version__
+from sfumato.request import Request
+from sfumato.server import gallery
+from sfumato.server import queue as jobs
+from sfumato.server.accept import accept
+from sfumato.server.broker import Broker
+from sfumato.server.catalogue import Catalogue
+from sfumato.server.database import Database, DiskFullError, hold
+from sfumato.server.gallery import Folders
+from sfumato.server.intake import Intake, settle
+from sfumato.server.problems import Problem
+from sfumato.server.queue import NewJob
+from sfumato.server.runner import Runner
+from sfumato.server.settings import Settings
+from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress, Reading, Upload
+from sfumato.server.views import job_of, moment, picture_of
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One server's state. Call `start` once, and `stop` in the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.boot = uuid.uuid4().hex
+        self.started = time.time()
+        self.draining = False
+        self._handle = hold(settings.data)
+        self.folders = Folders(settings.data)
+        self.folders.make()
+        self.database = Database(settings.data / "sfumato.sqlite")
+        limits = settings.limits
+        self.broker = Broker(limits.events, limits.backlog)
+        self.intake = Intake(self.folders.uploads, limits.decode)
+        self.catalogue = Catalogue(settings, self.folders.tokenizers, self.database, self._models_changed)
+        self.runner = Runner(settings, self.database, self.folders, self.boot, self)
+        self._moments: dict[str, dict[str, dict[str, Any]]] = {}  # of running jobs: the last progress and preview
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Put the house in order after whatever happened, and begin to work."""
+        now, most = time.time(), self.settings.limits.attempts
+        for row in self.database.change(lambda connection: jobs.recover(connection, self.boot, now, most=most)):
+            log.warning("job %s was interrupted; it is %s now", row["id"], row["state"])
+        with self.database.reading() as connection:
+            known = {file for (file,) in connection.execute("SELECT file FROM pictures")}
+        for name in self.folders.set_apart(known):
+            log.warning("picture %s belongs to no job; it is in lost+found now", name)
+        self.catalogue.start()
+        self.runner.start()
+
+    def drain(self, seconds: float) -> None:
+        """Take nothing more; what runs has so long to finish."""
+        self.draining = True
+        self.runner.stop(seconds)
+
+    def stop(self) -> None:
+        """The end: all is on the disk, and the folder is free for another server."""
+        self.drain(0.0 if not self.draining else self.settings.limits.stop)
+        self.runner.join()
+        self.broker.close()
+        self.database.close()
+        os.close(self._handle)
+
+    # --- jobs -------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        request: Request | Mapping[str, Any],
+        *,
+        uploads: Mapping[str, bytes] | None = None,
+        api: str = "native",
+        client: str = "",
+        key: str | None = None,
+        title: str | None = None,
+        priority: int = 0,
+        keep: bool = True,
+        retry_of: str | None = None,
+    ) -> Job:
+        """Put a request into the queue; it is on the disk, with everything decided, when this returns.
+
+        `uploads` are picture files for the fields `image` and `mask`. `key`: the same key and request give the same
+        job. Without `keep` the pictures come into the bin. Raises RequestError and Problem.
+        """
+        if self.draining:
+            raise Problem(503, "stopping", "the server is stopping; try again later", retry_after=10)
+        given = dict(request.to_dict() if isinstance(request, Request) else request)
+        stated = json.dumps([given, title, priority, keep, retry_of], sort_keys=True, default=str).encode()
+        body = hashlib.sha256(stated).hexdigest() if key else None
+        scoped = f"{api} {client} {key}" if key else None
+        with self.database.reading() as connection:
+            found = jobs.known(connection, scoped, body)
+        if found is not None:
+            return self._job(found)
+        for field, content in (uploads or {}).items():
+            given[field] = self.add_upload(content).id
+        resolved, work = accept(Request.from_dict(given), self.catalogue, self._size_of)
+        self._check_room()
+        prompt = "\n".join([*resolved.prompts, resolved.negative_prompt])
+        new = NewJob(
+            id=str(uuid.uuid4()),
+            kind="draw",
+            title=title or resolved.prompts[0][:120] or "untitled",
+            api=api,
+            client=client,
+            priority=priority,
+            request=resolved.to_dict(),
+            work=work | {"keep": keep},
+            prompt=prompt,
+            retry_of=retry_of,
+            key=scoped,
+            body=body,
+        )
+        return self._add(new)
+
+    def retry(self, id: str, *, client: str = "") -> Job:
+        """A new job with the request of an ended one."""
+        with self.database.reading() as connection:
+            row = jobs.get(connection, id)
+        if row["state"] not in ENDED:
+            raise Problem(409, "job.not_ended", f"the job is {row['state']}; only ended ones can be tried again")
+        if row["kind"] == "replay":
+            return self.replay(json.loads(row["work"])["picture"], client=client)
+        return self.submit(
+            json.loads(row["request"]),
+            api=row["api"],
+            client=client or row["client"],
+            title=row["title"],
+            priority=row["priority"],
+            retry_of=id,
+        )
+
+    def replay(self, picture: str, *, client: str = "") -> Job:
+        """A job that makes a picture again and compares."""
+        with self.database.reading() as connection:
+            row = gallery.get_picture(connection, picture)
+        record = json.loads(row["record"])
+        inputs = list(record.get("inputs", {}).values())
+        work = {"picture": picture, "replay": row["file"], "ids": inputs, "total": 1}
+        return self._add(
+            NewJob(
+                id=str(uuid.uuid4()),
+                kind="replay",
+                title=f"again: {row['prompt'][:110]}",
+                api="native",
+                client=client,
+                priority=0,
+                request=record.get("request", {}),
+                work=work,
+                prompt=row["prompt"],
+            )
+        )
+
+    def _add(self, new: NewJob) -> Job:
+        limits, now = self.settings.limits, time.time()
+        row = self.database.change(
+            lambda connection: jobs.add(connection, new, now, most=limits.queue, most_of_client=limits.client_queue)
+        )
+        job = self._job(row)
+        self.broker.publish("job", job.model_dump(), job.id)
+        self.runner.wake()
+        return job
+
+    def job(self, id: str) -> Job:
+        """A job as it is now. Raises Problem 404."""
+        with self.database.reading() as connection:
+            row = jobs.get(connection, id)
+        return self._job(row, positions=True)
+
+    async def wait(self, id: str, timeout: float | None = None) -> Job:
+        """The job when it has ended, or as it is after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        subscriber = self.broker.subscribe(job=id)
+        try:
+            while True:
+                job = await asyncio.to_thread(self.job, id)
+                left = 60.0 if deadline is None else deadline - time.monotonic()
+                if job.over or left <= 0:
+                    return job
+                await subscriber.news("job", min(left, 60.0))
+                if subscriber.closed:
+                    return job
+        finally:
+            self.broker.leave(subscriber)
+
+    def jobs(
+        self, *, states: Sequence[str] = (), search: str = "", limit: int = 50, before: int | None = None
+    ) -> tuple[list[Job], int | None]:
+        """The history, newest first, and the cursor of the next page."""
+        with self.database.reading() as connection:
+            rows, following = jobs.history(connection, states, search, limit, before)
+        return self._jobs(rows), following
+
+    def queue(self) -> tuple[list[Job], list[Job]]:
+        """What runs, and what waits, in the order in which it will run."""
+        with self.database.reading() as connection:
+            running, waiting = jobs.running(connection), jobs.waiting(connection)
+        queued = [job.model_copy(update={"position": place}) for place, job in enumerate(self._jobs(waiting), start=1)]
+        return self._jobs(running), queued
+
+    def cancel(self, id: str) -> Job:
+        """End a queued job now, a running one within a step; an ended one stays as it is."""
+        row = self.database.change(lambda connection: jobs.cancel(connection, id, time.time()))
+        return self._changed(row)
+
+    def clear(self) -> int:
+        """Cancel all that is queued; how many were there?"""
+        rows = self.database.change(lambda connection: jobs.clear(connection, time.time()))
+        for row in rows:
+            self._changed(row)
+        return len(rows)
+
+    def prioritise(self, id: str, priority: int) -> Job:
+        """Give a queued job another priority."""
+        return self._changed(self.database.change(lambda connection: jobs.change_priority(connection, id, priority)))
+
+    def move_before(self, id: str, other: str) -> Job:
+        """Put a queued job before another one."""
+        return self._changed(self.database.change(lambda connection: jobs.move_before(connection, id, other)))
+
+    def forget(self, id: str) -> Job:
+        """Remove an ended job from the history; its pictures stay."""
+        job = self.job(id)
+        self.database.change(lambda connection: jobs.forget(connection, id))
+        self.broker.publish("deleted", {"job": id}, id)
+        return job
+
+    def progress(self, id: str) -> Progress | None:
+        """How far a running job is."""
+        told = self._moments.get(id, {}).get("progress")
+        return None if told is None else Progress(**{name: value for name, value in told.items() if name != "job"})
+
+    def preview(self, id: str) -> str | None:
+        """The newest preview of a running job, as a data URL."""
+        told = self._moments.get(id, {}).get("preview")
+        return None if told is None else str(told["image"])
+
+    # --- pictures ---------------------------------------------------------------------------------------------------
+
+    def pictures(
+        self,
+        *,
+        search: str = "",
+        favourite: bool | None = None,
+        deleted: bool = False,
+        job: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> tuple[list[Picture], int | None, int]:
+        """The gallery, newest first; the cursor of the next page; how many there are."""
+        with self.database.reading() as connection:
+            rows, following, total = gallery.search_pictures(
+                connection, words=search, favourite=favourite, deleted=deleted, job=job, limit=limit, before=before
+            )
+        return [picture_of(row) for row in rows], following, total
+
+    def picture(self, id: str) -> Picture:
+        """A picture with its record. Raises Problem 404."""
+        with self.database.reading() as connection:
+            row = gallery.get_picture(connection, id)
+        return picture_of(row).model_copy(update={"record": json.loads(row["record"])})
+
+    def change_picture(self, id: str, *, favourite: bool | None = None, deleted: bool | None = None) -> Picture:
+        """Mark a picture, put it into the bin or take it out."""
+        when = None if deleted is None else time.time() if deleted else 0.0
+        row = self.database.change(
+            lambda connection: gallery.change_picture(connection, id, favourite=favourite, deleted=when)
+        )
+        found = picture_of(row)
+        if deleted:
+            self.broker.publish("deleted", {"picture": id}, found.job)
+        else:
+            self.broker.publish("picture", found.model_dump(), found.job)
+        return found
+
+    def picture_file(self, id: str, format: str = "png") -> Path:
+        """Where a picture's file lies, with its metadata; other formats than PNG are made when first asked for.
+
+        Raises Problem 404.
+        """
+        with self.database.reading() as connection:
+            row = gallery.get_picture(connection, id)
+        path = self.folders.pictures / row["file"]
+        if not path.is_file():
+            raise Problem(410, "picture.gone", "the picture's file is not there any more")
+        return path if format == "png" else self.folders.converted(path, id, format)
+
+    def thumbnail(self, id: str, size: int) -> Path:
+        """Where a picture's thumbnail lies; it is made when first asked for. Raises Problem 404."""
+        return self.folders.thumbnail(self.picture_file(id), id, size)
+
+    def picture_bytes(self, id: str) -> bytes:
+        """A picture's PNG, with its metadata."""
+        return self.picture_file(id).read_bytes()
+
+    # --- uploads ----------------------------------------------------------------------------------------------------
+
+    def add_upload(self, content: bytes) -> Upload:
+        """Keep a picture; its `id` may stand as `image` or `mask` of a request. Raises Problem for what is none."""
+        self._check_room()
+        decoded = self.intake.decode(content)
+        shape = f"{decoded.mode} {decoded.width}x{decoded.height}"
+        try:
+            with self.database.reading() as connection:
+                same = connection.execute(
+                    "SELECT * FROM uploads WHERE id = ?", (f"sha256:{decoded.pixels}",)
+                ).fetchone()
+            name = decoded.pixels
+            if same is not None and shape != f"{same['mode']} {same['width']}x{same['height']}":
+                name = hashlib.sha256(f"{decoded.pixels} {shape}".encode()).hexdigest()  # as a black square and strip
+            settle(decoded, f"{name}.png")
+        finally:
+            decoded.place.unlink(missing_ok=True)
+        reading = None if decoded.reading is None else json.dumps(decoded.reading)
+        values = (f"sha256:{name}", decoded.pixels, decoded.width, decoded.height, decoded.mode, f"{name}.png", reading)
+        self.database.change(
+            lambda connection: connection.execute(
+                """INSERT INTO uploads (id, pixels, width, height, mode, file, reading, created)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET reading = excluded.reading""",
+                (*values, time.time()),
+            )
+        )
+        metadata = None if decoded.reading is None else Reading(**decoded.reading)
+        return Upload(id=f"sha256:{name}", width=decoded.width, height=decoded.height, metadata=metadata)
+
+    def read(self, content: bytes) -> Reading:
+        """What a picture's metadata says."""
+        return Reading(**(self.intake.read(content) or {}))
+
+    def pixels_file(self, id: str) -> tuple[Path, tuple[int, int]]:
+        """The file of an upload or a picture by its pixels, and its size. Raises Problem 404."""
+        with self.database.reading() as connection:
+            found = connection.execute(
+                "SELECT 'u' AS kind, file, width, height FROM uploads WHERE id = ?1 "
+                "UNION ALL SELECT 'p', file, width, height FROM pictures WHERE sha256 = ?1 LIMIT 1",
+                (id,),
+            ).fetchone()
+        if found is None:
+            raise Problem(404, "upload.unknown", "there is no such picture; upload it first")
+        folder = self.folders.uploads if found["kind"] == "u" else self.folders.pictures
+        return folder / found["file"], (found["width"], found["height"])
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[ModelCard]:
+        """The models that can be named."""
+        default = self.catalogue.default()
+        found = []
+        for known, card in self.catalogue.cards():
+            if card is not None and card.get("kind", "model") != "model":
+                continue
+            stated: dict[str, Any] = {"name": known.name, "source": known.kind, "default": known.name == default}
+            if card is None:
+                stated |= {"title": known.name, "family": "", "why": "it is being read"}
+            elif "problem" in card:
+                stated |= {"title": known.name, "family": "", "missing": [card["problem"]]}
+            else:
+                stated |= {name: card[name] for name in ModelCard.model_fields if name in card and name != "name"}
+                stated["loaded"] = known.name in self.runner.loaded
+            found.append(ModelCard(**stated))
+        return found
+
+    def model(self, name: str) -> ModelCard:
+        """One of them. Raises Problem 404."""
+        for card in self.models():
+            if card.name == name:
+                return card
+        raise Problem(404, "model.unknown", f"there is no model {name!r}")
+
+    def named_files(self, kind: str) -> list[dict[str, Any]]:
+        """What else can be named: loras, embeddings, vaes, ..., as far as it has been read."""
+        cards = [(known, card) for known, card in self.catalogue.cards() if card and card.get("kind") == kind]
+        return [{"name": known.name, **{k: v for k, v in card.items() if k != "kind"}} for known, card in cards]
+
+    def system(self) -> dict[str, Any]:
+        """What the server is and does."""
+        with self.database.reading() as connection:
+            counts = jobs.counts(connection)
+        hello = self.runner.hello
+        return {
+            "version": __version__,
+            "device": hello.get("device"),
+            "dtype": hello.get("dtype"),
+            "worker": {"ready": self.runner.ready, "pid": self.runner.pid, "restarts": max(self.runner.restarts, 0)},
+            "memory": memory(self.runner.pid),
+            "queue": {state: counts.get(state, 0) for state in ("queued", "running", "done", "failed", "cancelled")},
+            "listeners": self.broker.listeners,
+            "started": moment(self.started),
+            "disk_free": shutil.disk_usage(self.settings.data).free,
+            "stopping": self.draining,
+        }
+
+    # --- what the runner asks and tells -----------------------------------------------------------------------------
+
+    def task(self, row: sqlite3.Row) -> dict[str, Any]:
+        """What the worker is told of a job."""
+        request, work = json.loads(row["request"]), json.loads(row["work"])
+        task: dict[str, Any] = {
+            "draw": row["id"],
+            "attempt": row["attempt"],
+            "request": request,
+            "folder": str(self.folders.staging),
+            "hash": work.get("hash"),
+            "files": work.get("files", {}),
+            "pictures": {},
+        }
+        for id in work.get("ids", []):
+            try:
+                task["pictures"][id] = str(self.pixels_file(id)[0])
+            except Problem:
+                continue  # the worker says which field lacks it
+        if row["kind"] == "replay":
+            task["replay"] = str(self.folders.pictures / work["replay"])
+        return task
+
+    def changed(self, row: sqlite3.Row) -> None:
+        """A job has another state."""
+        self._changed(row)
+
+    def progressed(self, job: str, kind: str, data: dict[str, Any]) -> None:
+        """A job is further."""
+        self._moments.setdefault(job, {})[kind] = data
+        self.broker.publish(kind, data, job)
+
+    def drawn(self, row: sqlite3.Row) -> None:
+        """A picture is there."""
+        self.broker.publish("picture", picture_of(row).model_dump(), row["job"])
+
+    def _changed(self, row: sqlite3.Row) -> Job:
+        if row["state"] != "running":
+            self._moments.pop(row["id"], None)
+        job = self._job(row)
+        self.broker.publish("job", job.model_dump(), job.id)
+        return job
+
+    def _models_changed(self) -> None:
+        self.broker.publish("models", {})
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _size_of(self, id: str) -> tuple[int, int]:
+        return self.pixels_file(id)[1]
+
+    def _check_room(self) -> None:
+        if shutil.disk_usage(self.settings.data).free < self.settings.limits.reserve:
+            raise DiskFullError("there is no room on the disk for more pictures; free some")
+
+    def _job(self, row: sqlite3.Row, *, positions: bool = False) -> Job:
+        return self._jobs([row], positions=positions)[0]
+
+    def _jobs(self, rows: Sequence[sqlite3.Row], *, positions: bool = False) -> list[Job]:
+        with self.database.reading() as connection:
+            of_jobs: dict[str, list[Picture]] = {row["id"]: [] for row in rows}
+            for start in range(0, len(rows), 500):  # SQLite takes a bounded number of values
+                names = [row["id"] for row in rows[start : start + 500]]
+                marks = ", ".join("?" * len(names))
+                found = connection.execute(
+                    f"SELECT * FROM pictures WHERE job IN ({marks}) ORDER BY place",  # noqa: S608 - question marks
+                    names,
+                )
+                for picture in found:
+                    of_jobs[picture["job"]].append(picture_of(picture))
+            queued = positions and any(row["state"] == "queued" for row in rows)
+            order = [row["id"] for row in jobs.waiting(connection)] if queued else []
+        return [
+            job_of(
+                row,
+                of_jobs[row["id"]],
+                self.progress(row["id"]),
+                order.index(row["id"]) + 1 if row["id"] in order else None,
+            )
+            for row in rows
+        ]
+
+
+def memory(pid: int | None) -> dict[str, int | None]:
+    """The resident bytes of this process and of the worker, where the system tells (Linux)."""
+
+    def resident(process: str) -> int | None:
+        try:
+            fields = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()
+        except OSError:
+            return None
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    return {"server": resident("self"), "worker": None if pid is None else resident(str(pid))}

@@ -1,0 +1,114 @@
+"""A worker without torch: pixels from the seed and the prompt, in milliseconds. Words of the prompt make it misbehave.
+
+`slow` takes 0.05 s a step; `deaf` does not come back between steps; `crash` dies by a signal; `crash-once FILE` dies
+the first time; `broken` raises; `full` has no room; `memory` has none either.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sfumato.events import Event, Finished, Preview, Progress
+from sfumato.metadata import Provenance, make_record, stamp
+from sfumato.request import Request
+from sfumato.server.worker import serve
+from sfumato.weights.locate import embedded
+
+HASH = "5" * 64
+
+
+def pixels(prompt: str, seed: int, width: int, height: int, inputs: str = "") -> bytes:
+    """What the stub draws: as good as the sha256 of all that it depends on."""
+    key = hashlib.sha256(f"{prompt}\n{seed}\n{width}x{height}\n{inputs}".encode()).digest()
+    return random.Random(key).randbytes(width * height * 3)
+
+
+class Stub:
+    """Draws without a model."""
+
+    def hello(self) -> dict[str, Any]:
+        return {"device": "stub", "dtype": "none"}
+
+    def hash(self, request: Request) -> str:
+        return HASH
+
+    def run(self, request: Request, pictures: Mapping[str, Path]) -> Iterator[Event]:
+        assert request.steps and request.width and request.height and request.seed is not None
+        inputs = "".join(
+            hashlib.sha256(Image.open(pictures[id]).tobytes()).hexdigest() for id in (request.image, request.mask) if id
+        )
+        for index in range(request.total):
+            prompt = request.prompts[index // request.count]
+            for step in range(1, request.steps + 1):
+                misbehave(prompt)
+                yield Progress(step, request.steps, 0.0, None, (index,))  # type: ignore[arg-type]  # without tensors
+                yield Preview(step, request.steps, (Image.new("RGB", (4, 4)),), (index,))
+            size = (request.width, request.height)
+            picture = Image.frombytes("RGB", size, pixels(prompt, request.seed + index, *size, inputs))
+            provenance = Provenance(request.model or "", "stub", {"stub": HASH}, {"sfumato": "stub"})
+            stamp(picture, make_record(request, index, picture, provenance))
+            yield Finished(index, request.seed + index, picture, request)
+
+    def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]:
+        return {"outcome": "identical", "detail": f"{picture.name} was looked at"}
+
+    def trim(self) -> None:
+        pass
+
+
+def misbehave(prompt: str) -> None:
+    words = prompt.split()
+    if "slow" in words:
+        time.sleep(0.05)
+    if "deaf" in words:
+        time.sleep(60)
+    if "crash" in words:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "crash-once" in words:
+        mark = Path(words[words.index("crash-once") + 1])
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGSEGV)
+    if "broken" in words:
+        raise ZeroDivisionError("in /home/somebody/secret.py")
+    if "full" in words:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if "memory" in words:
+        raise MemoryError
+
+
+def describe(tokenizers: Path, names: list[str]) -> None:
+    """What `sfumato.server.describe` says, for a model of 64 pixels that the embedded one lends its tokenizer."""
+    samplers = {
+        "samplers": [{"name": "ddim", "title": "DDIM"}, {"name": "euler", "title": "Euler"}],
+        "spacings": ["leading", "karras"],
+        "understood": ["DDIM", "ddim", "euler", "k_euler"],
+        "understood_spacings": ["leading", "karras", "Karras"],
+    }
+    print(json.dumps({"samplers": samplers}))
+    folder = tokenizers / "stub"
+    if not folder.exists():
+        shutil.copytree(embedded() / "tokenizer", folder)
+    for name in names:
+        defaults = {"width": 64, "height": 64, "steps": 2, "guidance": 2.5, "sampler": "ddim"}
+        card = {"name": name, "title": "a stub", "family": "stub", "why": "", "size_bytes": 1, "hash": HASH}
+        card |= {"inpainting": False, "defaults": defaults, "chunks": None, "tokenizer": "stub"}
+        print(json.dumps({"card": card, "name": name}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "describe":
+        describe(Path(sys.argv[2]), sys.argv[3:])
+    else:
+        serve(Stub)
