@@ -1,9 +1,8 @@
 """From a request to pictures: one straight line over the operations, told as events."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 from PIL import Image
@@ -14,15 +13,16 @@ from sfumato import operations as op
 from sfumato.diffusion.denoiser import Denoise
 from sfumato.diffusion.noise import NoiseSource, fresh_noise, noise_source
 from sfumato.diffusion.sampling import Sampling
-from sfumato.diffusion.spacing import tail
 from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import inpaint
 from sfumato.events import Event, Finished, Halt, Preview, Progress
+from sfumato.hires import enlarged
 from sfumato.images import PictureSource, to_levels, to_pictures
 from sfumato.job import Job, prepare
 from sfumato.masks import keep_outside
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.model import Model
+from sfumato.nn.autoencoder import Posterior
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
 from sfumato.text.encode import Conditioning, stack
@@ -86,12 +86,13 @@ def stream(
 
 def as_it_is(job: Job, progress: Progress, *, metadata: bool = True) -> Iterator[Finished]:
     """The pictures of a batch as they are after a step: what the network takes them for, decoded."""
+    last = job if job.second is None or progress.step < len(job.levels) else job.second
     for index, latent in zip(progress.pictures, torch.split(progress.denoised, 1), strict=True):
-        yield _finished(job, index, finish(job, latent), metadata=metadata, halted_at=progress.step)
+        yield _finished(job, index, finish(last, latent), metadata=metadata, halted_at=progress.step)
 
 
-def batches(job: Job) -> Iterator[Batch]:
-    """The request's pictures in their order, so many together as the request says.
+def batches(job: Job, pictures: Sequence[int] | None = None) -> Iterator[Batch]:
+    """The request's pictures in their order, or some of them, so many together as the request says.
 
     Only pictures whose prompts have the same number of chunks go together: padding one would change it.
     """
@@ -99,7 +100,7 @@ def batches(job: Job) -> Iterator[Batch]:
     assert request.batch is not None
     encoded: dict[str, tuple[Conditioning, Conditioning]] = {}
     waiting: list[tuple[int, Conditioning, Conditioning]] = []
-    for index in range(request.total):
+    for index in range(request.total) if pictures is None else pictures:
         prompt = request.prompts[index // request.count]
         if prompt not in encoded:
             encoded = {
@@ -147,23 +148,23 @@ class Run:
         return mask * latent + (1 - mask) * known
 
 
-def begin(job: Job, batch: Batch) -> Run:
+def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
     """The start of a batch's trajectory: from noise, or from the start picture with noise, inpainting or not.
 
+    A second pass begins with what was `begun`, whatever its strength.
     Noise is drawn in diffusers' order: the posterior of the picture where it is needed, the start, the posterior of the
     masked picture for nine-channel networks, then the steps.
     """
     model, request = job.model, job.request
-    assert request.steps is not None and request.guidance is not None
-    strength = 1.0 if request.strength is None else request.strength
-    rule = request.strength_rule or "share"
-    sigmas = tail(partial(job.sampling.sigmas, model.schedule), request.steps, strength, rule)
+    assert request.guidance is not None
+    sigmas = job.levels
     lookup = job.sampling.lookup(model.schedule, sigmas)
-    from_noise = strength == 1 and rule == "share"  # the other rules begin with the picture at any strength
+    # the other rules begin with the picture at any strength
+    from_noise = begun is None and request.strength in (None, 1) and (request.strength_rule or "share") == "share"
     source = noises(job, batch)
     blends = job.mask is not None and not model.family.inpainting
     drawn = source.draw("posterior") if blends or not from_noise else None
-    known = None if drawn is None else job.posterior.sample(drawn)
+    known = None if drawn is None else (begun or job.posterior).sample(drawn)
     noise = source.start()
     if from_noise or known is None or drawn is None:
         x = op.start(noise, job.sampling, sigmas)
@@ -188,7 +189,14 @@ def noises(job: Job, batch: Batch) -> NoiseSource:
     model, request = job.model, job.request
     seeds = [request.seed_of(index) for index in batch.pictures]
     shape = (model.latent_channels, *job.canvas.cells)
-    source = noise_source(request.noise, seeds, shape, step_delta=request.step_seed_delta or 0, device=model.device)
+    source = noise_source(
+        request.noise,
+        seeds,
+        shape,
+        step_delta=request.step_seed_delta or 0,
+        device=model.device,
+        stage=job.stage,
+    )
     if request.variation is None and request.seed_size is None:
         return source
     others, strength = None, 0.0
@@ -222,17 +230,52 @@ def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 
         for index in batch.pictures:
             yield _finished(job, index, job.original.copy(), metadata=metadata)
         return
+    steps = len(job.levels) - 1 + (0 if job.second is None else len(job.second.levels) - 1)
     run = begin(job, batch)
-    steps, x = len(run.sigmas) - 1, run.x
+    latent = yield from follow(job, run, batch.pictures, Count(0, steps, preview_every))
+    last = job
+    if job.second is not None:
+        last, count = job.second, Count(len(job.levels) - 1, steps, preview_every)
+        latent = yield from enlarge(job, last, batch, latent, count)
+    for index, one in zip(batch.pictures, torch.split(latent, 1), strict=True):
+        yield _finished(job, index, finish(last, one), metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Count:
+    """How the steps of a run are told: how many were done before, how many there are, how often there is a preview."""
+
+    before: int
+    steps: int
+    preview_every: int
+
+
+def follow(job: Job, run: Run, pictures: tuple[int, ...], count: Count) -> Generator[Event, None, Tensor]:
+    """The events of a trajectory's steps; returns its latents [B, C, h, w]."""
+    x = run.x
     for step in job.sampling.run(run.denoise, x, run.sigmas, run.noise.step, schedule=job.model.schedule):
         x = step.x
-        yield Progress(step.index + 1, steps, step.sigma, step.denoised, batch.pictures)
-        if preview_every and (step.index + 1) % preview_every == 0 and step.index + 1 < steps:
+        done = count.before + step.index + 1
+        yield Progress(done, count.steps, step.sigma, step.denoised, pictures)
+        if count.preview_every and done % count.preview_every == 0 and done < count.steps:
             images = tuple(preview(step.denoised, preview_factors(job.model)))
-            yield Preview(step.index + 1, steps, images, batch.pictures)
-    latent = run.leave(x, job.sampling)
-    for index, one in zip(batch.pictures, torch.split(latent, 1), strict=True):
-        yield _finished(job, index, finish(job, one), metadata=metadata)
+            yield Preview(done, count.steps, images, pictures)
+    return run.leave(x, job.sampling)
+
+
+def enlarge(first: Job, second: Job, batch: Batch, latent: Tensor, count: Count) -> Generator[Event, None, Tensor]:
+    """The events of the second pass over a batch's latents; returns those that it makes of them."""
+    assert first.request.hires is not None
+    place = dict(zip(batch.pictures, range(len(latent)), strict=True))
+    done = []
+    for part in batches(second, batch.pictures):
+        chosen = latent[[place[index] for index in part.pictures]]
+        begun = enlarged(first, second, chosen, first.request.hires.upscaler)
+        if len(second.levels) == 1:  # a strength of no whole step
+            done.append(begun.mean)
+        else:
+            done.append((yield from follow(second, begin(second, part, begun), part.pictures, count)))
+    return torch.cat(done)
 
 
 def finish(job: Job, latent: Tensor) -> Image.Image:

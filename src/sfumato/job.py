@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from PIL import Image
@@ -11,8 +11,9 @@ from torch import Tensor
 from sfumato import operations as op
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.diffusion.sampling import Sampling
-from sfumato.diffusion.spacing import strength_steps
+from sfumato.diffusion.spacing import strength_steps, tail
 from sfumato.errors import RequestError
+from sfumato.hires import second_pass
 from sfumato.images import RESIZES, PictureSource, mask_weights, open_picture, to_mask, to_pixels, to_rgb
 from sfumato.masks import Inset, filled_from_around, inset, inverted
 from sfumato.metadata import pixels_digest
@@ -30,8 +31,8 @@ class Job:
 
     `picture` (RGB) and `mask` (grey, before the blur) have the size of the request; `sampling` is what runs;
     `inputs` are the digests of the upright pictures as they were given; `inset` is, where what is masked is worked on
-    alone, the whole picture that they are a part of. What is computed from the pictures is computed once, when it is
-    first needed.
+    alone, the whole picture that they are a part of; `stage` names a pass after the first, whose noise is its own.
+    What is computed from the pictures is computed once, when it is first needed.
     """
 
     model: Model
@@ -42,6 +43,20 @@ class Job:
     mask: Image.Image | None
     inputs: dict[str, str]
     inset: Inset | None = None
+    stage: str = ""
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise levels of the run: of a start picture, the last ones, as its strength says."""
+        strength = 1.0 if self.request.strength is None else self.request.strength
+        assert self.request.steps is not None
+        lay = partial(self.sampling.sigmas, self.model.schedule)
+        return tail(lay, self.request.steps, strength, self.request.strength_rule or "share")
+
+    @cached_property
+    def second(self) -> "Job | None":
+        """The pass over the enlarged pictures of this one."""
+        return None if self.request.hires is None else second_pass(self, self.request.hires)
 
     @property
     def original(self) -> Image.Image:
@@ -118,7 +133,7 @@ def prepare(
         part = inset(picture, grey, resolved.padding, size)
         picture, grey = part.cut(size)
     fit = RESIZES[resolved.resize_mode or "crop"]
-    return Job(
+    job = Job(
         model,
         resolved,
         sampling,
@@ -128,6 +143,9 @@ def prepare(
         inputs,
         part,
     )
+    for each in (job, job.second):  # what cannot be run is told before anything is
+        assert each is None or each.levels
+    return job
 
 
 def _check_together(request: Request, *, image: bool, mask: bool) -> None:
@@ -143,6 +161,8 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
         raise RequestError(
             f"padding is {request.padding} but masked_only is off; padding is around what it cuts out", "padding"
         )
+    if request.hires is not None and image:
+        raise RequestError("hires is given with a start image; it is for pictures that are drawn from words", "hires")
     if request.masked_only and request.resize_mode is not None:
         raise RequestError(
             f"resize_mode is {request.resize_mode!r} with masked_only, which keeps the picture's size; "

@@ -21,7 +21,7 @@ from sfumato.cli.options import (
 from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
-from sfumato.cli.starting import Fitting, Masking, Share, StrengthRule, Varying
+from sfumato.cli.starting import Enlarging, Fitting, Masking, Share, StrengthRule, Varying
 from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
@@ -45,12 +45,14 @@ def txt2img(
     which: Which,
     drawing: Drawing,
     varying: Varying,
+    enlarging: Enlarging,
     destination: Destination,
     machine: Machine,
     voice: Voice,
 ) -> None:
     """Draw what the words say."""
-    draw(request_of(prompts, which, drawing, varying.fields()), destination, machine, voice)
+    begins = varying.fields() | enlarging.fields()
+    draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
 @app.command("img2img")

@@ -1,6 +1,6 @@
-"""Options about what pictures begin from: masks, fitting, variations."""
+"""Options about what pictures begin from: masks, fitting, variations, a second pass."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -92,3 +92,44 @@ def parse_variation(text: str | None) -> tuple[float | int, ...] | None:
     if not NUMBER.fullmatch(strength) or (colon and not seed.isdecimal()):
         raise typer.BadParameter(f"--variation is {text!r}; it must be a strength, or strength:seed, such as 0.2:77.")
     return (float(strength), int(seed)) if colon else (float(strength),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enlarging:
+    """A second pass over the picture, enlarged."""
+
+    hires: Annotated[
+        str | None,
+        typer.Option(metavar="F|WxH", help="Draw small, enlarge so many times or to this size, and draw on."),
+    ] = None
+    hires_upscaler: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="latent (by default), latent_bicubic, lanczos, a network.")
+    ] = None
+    hires_strength: Annotated[
+        float | None, typer.Option(parser=number, metavar="F", help="0 to 1: how much is drawn anew; 0.7.")
+    ] = None
+    hires_strength_rule: Annotated[
+        str | None, typer.Option(metavar="RULE", help="share, a1111, or whole: all the steps, as A1111's hires fix.")
+    ] = None
+    hires_steps: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Its steps.")] = None
+    hires_sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Its sampler.")] = None
+    hires_spacing: Annotated[str | None, typer.Option(metavar="NAME", help="Its noise levels.")] = None
+    hires_guidance: Annotated[float | None, typer.Option(parser=number, metavar="G", help="Its guidance.")] = None
+    hires_prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="Its prompt.")] = None
+    hires_negative: Annotated[str | None, typer.Option(metavar="TEXT", help="Its negative prompt.")] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the request. Raises typer.BadParameter."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "hires"}
+        given = {name.removeprefix("hires_"): value for name, value in given.items() if value is not None}
+        if self.hires is None:
+            for name in given:
+                raise typer.BadParameter(f"--hires-{name.replace('_', '-')} needs --hires, such as --hires 2.")
+            return {}
+        if NUMBER.fullmatch(self.hires):
+            given["scale"] = float(self.hires)
+        else:
+            given["size"] = parse_size(self.hires, "--hires")
+        if "negative" in given:
+            given["negative_prompt"] = given.pop("negative")
+        return {"hires": given}

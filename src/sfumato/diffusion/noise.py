@@ -73,17 +73,19 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class KeyedNoise:
-    """Noise from generators keyed by (seed, purpose, index); stateless."""
+    """Noise from generators keyed by (seed, purpose, index); stateless. `stage` tells the purposes of passes apart."""
 
     seeds: tuple[int, ...]
     shape: tuple[int, ...]
     device: torch.device
     dtype: torch.dtype
+    stage: str = ""
 
     def start(self) -> Tensor:
         return self._place([start_noise(seed, self.shape) for seed in self.seeds])
 
     def draw(self, purpose: str, index: int = 0) -> Tensor:
+        purpose = f"{self.stage} {purpose}" if self.stage else purpose
         return self._place(
             [
                 torch.randn(self.shape, generator=keyed_generator(seed, purpose, index), dtype=torch.float32)
@@ -153,19 +155,23 @@ def noise_source(
     step_delta: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    stage: str = "",
 ) -> NoiseSource:
     """The noise of a batch of images, one seed each; `shape` is one image's latent, (C, h, w).
 
     The noise of the steps is that of generators with seed + `step_delta`, begun anew where it is not 0 (A1111's ENSD).
+
+    `stage` names a pass after the first, whose keyed draws are its own; its start and its streams are the seeds' again.
+
     Raises RequestError for an unknown mode.
     """
     device = torch.device(device)
     if step_delta:
-        own = noise_source(mode, seeds, shape, device=device, dtype=dtype)
+        own = noise_source(mode, seeds, shape, device=device, dtype=dtype, stage=stage)
         shifted = [(seed + step_delta) % SEEDS for seed in seeds]
-        return ApartNoise(own, noise_source(mode, shifted, shape, device=device, dtype=dtype), own)
+        return ApartNoise(own, noise_source(mode, shifted, shape, device=device, dtype=dtype, stage=stage), own)
     if mode == "keyed":
-        return KeyedNoise(tuple(seeds), tuple(shape), device, dtype)
+        return KeyedNoise(tuple(seeds), tuple(shape), device, dtype, stage)
     if mode == "sequential":
         return StreamNoise([_cpu_stream(seed) for seed in seeds], shape, device, dtype)
     if mode == "philox":

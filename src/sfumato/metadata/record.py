@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfumato.metadata.containers import CHUNK, PARAMETERS
 from sfumato.metadata.infotext import Infotext, format_infotext
-from sfumato.request import Lora, Request
+from sfumato.request import Hires, Lora, Request
 
 FORMAT = 1  # of the record; a reader refuses a higher one
 
@@ -108,11 +108,11 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Schedule type": A1111_SCHEDULES.get(str(sampling.get("spacing"))),
         "CFG scale": None if request.guidance is None else f"{request.guidance:g}",
         "Seed": str(record["seed"]),
-        "Size": f"{record['pixels']['width']}x{record['pixels']['height']}",
+        "Size": f"{request.width}x{request.height}" if request.hires else "{width}x{height}".format(**record["pixels"]),
         "Model": PurePath(record["model"]["name"]).name.removesuffix(".safetensors"),
         "VAE": request.vae,
         "Loras": ", ".join(_lora_text(lora) for lora in request.loras) or None,
-        "Denoising strength": None if request.strength is None else f"{request.strength:g}",
+        "Denoising strength": _strength(request),
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
         **_picture_parameters(request, record["index"]),
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
@@ -129,6 +129,39 @@ def record_infotext(record: Mapping[str, Any]) -> str:
 _MASKED_CONTENT = {"fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}  # A1111's words
 
 
+_UPSCALERS = {
+    "latent": "Latent",
+    "latent_antialiased": "Latent (antialiased)",
+    "latent_bicubic": "Latent (bicubic)",
+    "latent_bicubic_antialiased": "Latent (bicubic antialiased)",
+    "latent_nearest": "Latent (nearest)",
+    "latent_nearest_exact": "Latent (nearest-exact)",
+    "lanczos": "Lanczos",
+    "nearest": "Nearest",
+}
+
+
+def _strength(request: Request) -> str | None:
+    """The strength, or that of the second pass: A1111 has one key for both."""
+    strength = request.strength if request.hires is None else request.hires.strength
+    return None if strength is None else f"{strength:g}"
+
+
+def _hires_parameters(hires: Hires) -> dict[str, str | None]:
+    """A second pass under A1111's names."""
+    sampler = hires.sampler and A1111_SAMPLERS.get(hires.sampler, hires.sampler)
+    return {
+        "Hires upscale": None if hires.scale is None else f"{hires.scale:g}",
+        "Hires resize": None if hires.size is None else "{}x{}".format(*hires.size),
+        "Hires steps": None if hires.steps is None else str(hires.steps),
+        "Hires upscaler": _UPSCALERS.get(hires.upscaler, PurePath(hires.upscaler).stem),
+        "Hires sampler": sampler,
+        "Hires schedule type": hires.spacing and A1111_SCHEDULES.get(hires.spacing, hires.spacing),
+        "Hires prompt": hires.prompt,
+        "Hires negative prompt": hires.negative_prompt,
+    }
+
+
 def _picture_parameters(request: Request, index: int) -> dict[str, str | None]:
     """What pictures are begun from and fitted by, under A1111's names."""
     variation = request.variation
@@ -140,6 +173,7 @@ def _picture_parameters(request: Request, index: int) -> dict[str, str | None]:
         "Masked content": _MASKED_CONTENT.get(request.masked_content or ""),
         "Inpaint area": "Only masked" if request.masked_only else None,
         "Masked area padding": None if request.padding is None else str(request.padding),
+        **({} if request.hires is None else _hires_parameters(request.hires)),
     }
 
 

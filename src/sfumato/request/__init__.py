@@ -5,26 +5,42 @@
 
 from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
-from sfumato.request.pictures import SEED_LIMIT, SIDE_RANGE, MaskedContent, ResizeMode, Variation
+from sfumato.request.pictures import (
+    LATENT_UPSCALERS,
+    PIXEL_UPSCALERS,
+    SEED_LIMIT,
+    SIDE_RANGE,
+    Hires,
+    MaskedContent,
+    ResizeMode,
+    StrengthRule,
+    Variation,
+    checked_upscaler,
+)
 from sfumato.request.request import Dialect, NoiseMode, Request, checked_dialect, ranges
 
 __all__ = [
     "DEFAULT_STRENGTH",
+    "LATENT_UPSCALERS",
+    "PIXEL_UPSCALERS",
     "SEED_BITS",
     "SEED_LIMIT",
     "SIDE_RANGE",
     "Defaults",
     "Dialect",
     "Embedding",
+    "Hires",
     "Lora",
     "MaskedContent",
     "NoiseMode",
     "Request",
     "ResizeMode",
+    "StrengthRule",
     "Variation",
     "checked_dialect",
     "checked_embeddings",
     "checked_loras",
+    "checked_upscaler",
     "fill",
     "ranges",
 ]

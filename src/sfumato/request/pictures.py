@@ -1,11 +1,12 @@
 """The parts of a request about what pictures begin from and how start pictures are fitted."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from sfumato.errors import RequestError
-from sfumato.request.checks import check_integer, checked_number
+from sfumato.request.checks import check_choice, check_integer, check_text, checked_name, checked_number
 from sfumato.request.parts import checked_part
 
 SEED_LIMIT = 2**64  # what a torch generator takes; ComfyUI's range too
@@ -13,6 +14,9 @@ SIDE_RANGE = (16, 8192)  # pixels; 16 is two latent cells, 8192 is where the lar
 
 ResizeMode = Literal["crop", "stretch", "fill"]
 """How a start picture takes another size: cropped to fill it, stretched, or whole with its edges drawn out."""
+
+StrengthRule = Literal["share", "a1111", "whole"]
+"""How a strength becomes a number of steps: as diffusers, stable-diffusion-webui or ComfyUI count."""
 
 MaskedContent = Literal["original", "fill", "noise", "nothing"]
 """What is where a mask repaints before noise is added: the picture, the colours around, noise, an empty latent."""
@@ -57,3 +61,101 @@ def checked_size(name: str, value: object) -> tuple[int, int] | None:
         if side is None:
             raise RequestError(f"{name} is {value!r}; it must be a width and a height in pixels", name)
     return pair[0], pair[1]
+
+
+LATENT_UPSCALERS: dict[str, tuple[str, bool]] = {
+    "latent": ("bilinear", False),
+    "latent_antialiased": ("bilinear", True),
+    "latent_bicubic": ("bicubic", False),
+    "latent_bicubic_antialiased": ("bicubic", True),
+    "latent_nearest": ("nearest", False),
+    "latent_nearest_exact": ("nearest-exact", False),
+}
+"""How latents are enlarged: PyTorch's mode, and whether it is antialiased."""
+
+PIXEL_UPSCALERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Hires:
+    """A second pass over a picture that was drawn small and enlarged: "hires fix".
+
+    scale           how many times as wide and high, 2 if there is no size either
+    size            (width, height) instead; what does not fit its shape is cropped
+    upscaler        one of LATENT_UPSCALERS or PIXEL_UPSCALERS, A1111's label of one, or the file of a network
+    strength        how much of the way back to noise the second pass goes
+    strength_rule   as that of the request: "whole" runs all `steps`, as A1111 and ComfyUI do
+    others          those of the second pass; None is what the first has
+
+    Raises RequestError.
+    """
+
+    scale: float | None = None
+    size: tuple[int, int] | None = None
+    upscaler: str = "latent"
+    strength: float = 0.7
+    strength_rule: StrengthRule | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    spacing: str | None = None
+    guidance: float | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.size is not None:
+            raise RequestError(f"hires has a scale, {self.scale}, and a size, {self.size}; leave out one", "hires")
+        scale = 2.0 if self.scale is None and self.size is None else checked_number("hires.scale", self.scale, 1.0, 8.0)
+        strength = checked_number("hires.strength", self.strength, 0.0, 1.0)
+        if strength is None:
+            raise RequestError("hires.strength is None; it must be a number from 0 to 1", "hires.strength")
+        checked = {
+            "scale": scale,
+            "size": checked_size("hires.size", self.size),
+            "strength": strength,
+            "guidance": checked_number("hires.guidance", self.guidance, 0.0, 100.0),
+            "upscaler": checked_upscaler("hires.upscaler", self.upscaler),
+            "sampler": checked_name("hires.sampler", self.sampler),
+            "spacing": checked_name("hires.spacing", self.spacing),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        check_integer("hires.steps", self.steps, 1, 1000)
+        check_choice("hires.strength_rule", self.strength_rule, StrengthRule)
+        for name in ("prompt", "negative_prompt"):
+            if getattr(self, name) is not None:
+                check_text(f"hires.{name}", getattr(self, name))
+
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height of the second pass over pictures of this size."""
+        if self.size is not None:
+            return self.size
+        assert self.scale is not None
+        return round(width * self.scale), round(height * self.scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The second pass as JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+
+
+def checked_hires(value: object) -> Hires | None:
+    """What stands for a second pass: one, its fields, or a scale. Raises RequestError."""
+    if value is None:
+        return None
+    return checked_part(value, Hires, "hires", "a scale, or its fields such as scale, upscaler and strength")
+
+
+def checked_upscaler(name: str, value: object, *, latent: bool = True) -> str:
+    """The name of a way to enlarge pictures, or the path of a network's file. Raises RequestError."""
+    known = (*LATENT_UPSCALERS, *PIXEL_UPSCALERS) if latent else PIXEL_UPSCALERS
+    text = checked_name(name, value)
+    if text is not None:
+        plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+        if plain in known:
+            return plain
+        if text.endswith(".safetensors"):
+            return text
+    raise RequestError(
+        f"{name} is {value!r}; it must be one of {', '.join(known)}, or a network's .safetensors file", name
+    )

@@ -20,15 +20,17 @@ from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_l
 from sfumato.request.pictures import (
     SEED_LIMIT,
     SIDE_RANGE,
+    Hires,
     MaskedContent,
     ResizeMode,
+    StrengthRule,
     Variation,
+    checked_hires,
     checked_size,
     checked_variation,
 )
 
 NoiseMode = Literal["keyed", "sequential", "philox"]
-StrengthRule = Literal["share", "a1111", "whole"]
 Dialect = Literal["a1111", "comfy", "compel", "plain"]
 
 _INTEGERS: dict[str, tuple[int, int]] = {
@@ -68,6 +70,7 @@ class Request:
     masked_content  what is under the mask before noise is added: original (the default), fill, noise, nothing
     variation       a share of another seed's start noise; a strength, or (strength, seed), stands for a `Variation`
     step_seed_delta   is added to the seed for the noise of stochastic samplers' steps: A1111's ENSD
+    hires           a second pass over the picture, enlarged; a scale, or its fields, stand for a `Hires`
     seed_size       (width, height): the start noise is that of this size, in the middle
     strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
     strength_rule   what a share of n steps is: "share" (or None) int(n * strength) of n, as diffusers; "a1111" one more
@@ -109,6 +112,7 @@ class Request:
     masked_only: bool = False
     padding: int | None = None
     masked_content: MaskedContent | None = None
+    hires: Hires | None = None
     variation: Variation | None = None
     seed_size: tuple[int, int] | None = None
     step_seed_delta: int | None = None
@@ -135,6 +139,7 @@ class Request:
         check_choice("strength_rule", self.strength_rule, StrengthRule)
         check_choice("resize_mode", self.resize_mode, ResizeMode)
         check_choice("masked_content", self.masked_content, MaskedContent)
+        _set(self, "hires", checked_hires(self.hires))
         _set(self, "variation", checked_variation(self.variation))
         _set(self, "seed_size", checked_size("seed_size", self.seed_size))
         for name in ("strict", *_OFF):
@@ -179,6 +184,7 @@ class Request:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
+        values["hires"] = self.hires and self.hires.to_dict()
         values["variation"] = self.variation and self.variation.to_dict()
         return {
             name: list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,61 @@
+"""The second pass over a picture that was drawn small: enlarged, noised a part of the way back, and drawn on."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sfumato import operations as op
+from sfumato.diffusion.presets import with_overrides
+from sfumato.errors import RequestError
+from sfumato.nn.autoencoder import Posterior
+from sfumato.request import LATENT_UPSCALERS, SIDE_RANGE, Hires
+from sfumato.upscaling import enlarge, enlarge_latent
+
+if TYPE_CHECKING:
+    from sfumato.job import Job
+
+STAGE = "hires"  # what its draws of noise are keyed by, beside their purpose
+
+
+def second_pass(job: "Job", hires: Hires) -> "Job":
+    """The job of the second pass. Raises RequestError for a size that is too large, or smaller than the first."""
+    request = job.request
+    assert request.width is not None and request.height is not None
+    width, height = hires.size_for(request.width, request.height)
+    if max(width, height) > SIDE_RANGE[1]:
+        raise RequestError(f"hires would be {width}x{height}; a side has at most {SIDE_RANGE[1]} pixels", "hires")
+    again = replace(
+        request,
+        hires=None,
+        prompt=request.prompt if hires.prompt is None else (hires.prompt,) * len(request.prompts),
+        negative_prompt=request.negative_prompt if hires.negative_prompt is None else hires.negative_prompt,
+        steps=hires.steps or request.steps,
+        guidance=request.guidance if hires.guidance is None else hires.guidance,
+        sampler=hires.sampler or request.sampler,
+        spacing=hires.spacing or (None if hires.sampler else request.spacing),
+        strength=hires.strength,
+        strength_rule=hires.strength_rule,
+        width=width,
+        height=height,
+    )
+    sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
+    return replace(
+        job, request=again, sampling=sampling, canvas=op.Canvas(width, height, job.model.stride), stage=STAGE
+    )
+
+
+def enlarged(first: "Job", second: "Job", latent: Tensor, upscaler: str) -> Posterior:
+    """The first pass's latents [B, C, h, w] at the size of the second, as distributions.
+
+    Enlarged latents are certain; enlarged pixels go through the autoencoder.
+    """
+    if upscaler in LATENT_UPSCALERS:
+        larger = enlarge_latent(latent, second.canvas.cells, upscaler)
+        return Posterior(larger, torch.zeros_like(larger))
+    found = []
+    for one in torch.split(latent, 1):
+        pixels = first.canvas.crop(op.decode(first.model, one)).clamp(-1, 1)
+        found.append(op.encode_image(second.model, second.canvas.pad(enlarge(pixels, second.canvas.shape, upscaler))))
+    return Posterior(torch.cat([each.mean for each in found]), torch.cat([each.std for each in found]))
