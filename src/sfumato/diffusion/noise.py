@@ -160,7 +160,6 @@ def noise_source(
     """The noise of a batch of images, one seed each; `shape` is one image's latent, (C, h, w).
 
     The noise of the steps is that of generators with seed + `step_delta`, begun anew where it is not 0 (A1111's ENSD).
-
     `stage` names a pass after the first, whose keyed draws are its own; its start and its streams are the seeds' again.
 
     Raises RequestError for an unknown mode.
@@ -176,7 +175,7 @@ def noise_source(
         return StreamNoise([_cpu_stream(seed) for seed in seeds], shape, device, dtype)
     if mode == "philox":
         stream = StreamNoise([_philox_stream(seed) for seed in seeds], shape, device, dtype)
-        return ApartNoise(stream, stream, KeyedNoise(tuple(seeds), tuple(shape), device, dtype))
+        return ApartNoise(stream, stream, KeyedNoise(tuple(seeds), tuple(shape), device, dtype, stage))
     raise RequestError(f"noise {mode!r} is not one of {', '.join(MODES)}.", field="noise")
 
 
