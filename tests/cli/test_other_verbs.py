@@ -10,7 +10,7 @@ from PIL import Image
 def test_a_model_is_named_shown_converted_verified_and_forgotten(sfumato: Run, model: Path, here: Path) -> None:
     assert sfumato("models", "add", "tiny", model).stdout == f"{model}\n"
     listed = json.loads(sfumato("models", "list", "--json").stdout)
-    assert {"name": "tiny", "kind": "alias", "place": str(model)} in listed
+    assert {"name": "tiny", "kind": "alias", "place": str(model), "what": "model"} in listed
     shown = json.loads(sfumato("models", "show", "tiny", "--json").stdout)
     assert shown["prediction"] == "epsilon"
     assert set(shown["components"]) == {"unet", "vae", "text_encoder"}

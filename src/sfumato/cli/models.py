@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfumato.cli import registering
 from sfumato.cli.options import Voice, between, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sfumato.weights.lora_describe import LoraDescription
 
 app = typer.Typer(help="List, inspect, name and convert models.")
+app.registered_commands += registering.app.registered_commands
 
 STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' words for what we read and write
 
@@ -27,19 +29,31 @@ MaybeName = Annotated[
 
 @app.command("list")
 @grouped
-def list_models(voice: Voice) -> None:
-    """List the models that can be named: the embedded one, the aliases, the local Hugging Face cache."""
-    from sfumato.weights.known import known_models
+def list_models(
+    voice: Voice,
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="model, vae, lora, embedding, controlnet, upscaler, or all.")
+    ] = "model",
+) -> None:
+    """List what can be named: the embedded model, aliases, other programs' folders, the Hugging Face cache."""
+    from sfumato.weights.known import known
+    from sfumato.weights.registry import KINDS
 
-    found = [asdict(each) for each in known_models()]
+    kinds = [each for each in KINDS if kind in (each, f"{each}s", "all")]
+    if not kinds:
+        raise typer.BadParameter(f"--kind is {kind!r}; it must be one of {', '.join(KINDS)} or all.")
+    found = [asdict(each) for each in known(*kinds)]
     if voice.json:
         write_document(found)
         return
     width = max((len(each["name"]) for each in found), default=0)
     for each in found:
-        write_line(f"{each['name']:<{width}}  {each['kind']:<8}  {each['place']}")
+        what = f"{each['what']:<10}  " if len(kinds) > 1 else ""
+        write_line(f"{each['name']:<{width}}  {what}{each['kind']:<8}  {each['place']}")
     if not found:
-        note("there is no model. `sfumato models add NAME PATH` gives one a name.")
+        note(
+            f"there is no {kind}. `sfumato models add PATH` gives one a name, --from DIR uses another program's folder."
+        )
 
 
 @app.command("show")
@@ -70,39 +84,6 @@ def show(
         write_line(f"{name}: {part.parameters / 1e6:.1f} million parameters, {precision}, {size}, {files}")
     for line in found.notes:
         write_line(f"note: {line}")
-
-
-@app.command("add")
-@grouped
-def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name to give it.", show_default=False)],
-    place: Annotated[str, typer.Argument(metavar="PATH|ORG/NAME", help="Where it is.", show_default=False)],
-    voice: Voice,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Take the name from another model.")] = False,
-) -> None:
-    """Give a model a name."""
-    from sfumato.weights.locate import add_alias, aliases, locate
-
-    locate(place)
-    add_alias(name, place, overwrite=overwrite)
-    if voice.json:
-        write_document({"name": name, "place": aliases()[name]})
-    else:
-        write_line(aliases()[name])
-
-
-@app.command("remove")
-@grouped
-def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that was given.", show_default=False)],
-    voice: Voice,
-) -> None:
-    """Forget a name; the model itself stays where it is."""
-    from sfumato.weights.locate import remove_alias
-
-    remove_alias(name)
-    if voice.json:
-        write_document({"removed": name})
 
 
 @app.command("convert")

@@ -128,7 +128,7 @@ def with_embeddings(model: Model, embeddings: Sequence[Embedding]) -> Model:
 def locate_embedding(name: str) -> Path:
     """Return the file of an embedding: an alias, a path, or the only file of a folder. Raises ModelNotFoundError."""
     try:
-        path = locate(name)
+        path = locate(name, kind="embedding")
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"the embedding {name!r} is not there: {error}") from error
     if not path.is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sfumato.errors import ModelFileError, OutputError
-from sfumato.weights.locate import home
+from sfumato.weights.places import home
 from sfumato.weights.writing import write_text
 
 Remembered = dict[str, tuple[int, int, str]]
@@ -34,6 +34,19 @@ def hash_file(path: Path) -> str:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     remember(key, (state.st_size, state.st_mtime_ns, found))
+    return found
+
+
+def remembered() -> dict[str, str]:
+    """Return the hashes of files that have not changed since: path -> sha256."""
+    found = {}
+    for key, (size, time, digest) in read_memory().items():
+        try:
+            state = Path(key).stat()
+        except OSError:
+            continue
+        if (state.st_size, state.st_mtime_ns) == (size, time):
+            found[key] = digest
     return found
 
 

@@ -22,7 +22,7 @@ from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.locate import embedded as embedded
-from sfumato.weights.locate import locate
+from sfumato.weights.locate import locate, told_prediction
 from sfumato.weights.lora import with_loras
 from sfumato.weights.network_config import sampling_config
 from sfumato.weights.opened import Opened
@@ -60,7 +60,7 @@ def load(
     opened = open_model(name, variant=variant, prediction=prediction, revision=revision, ema=ema)
     if vae is not None:
         like = cast(Autoencoder, opened.autoencoder.part.network).config
-        opened = replace(opened, autoencoder=open_autoencoder(locate(vae), like, variant))
+        opened = replace(opened, autoencoder=open_autoencoder(locate(vae, kind="vae"), like, variant))
     device = torch.device(device)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
@@ -80,6 +80,7 @@ def open_model(
 ) -> Opened:
     """Find a model and compare its files with its networks, without reading a weight. Options and errors: `load`."""
     path = embedded() if name is None else locate(name, revision)
+    prediction = prediction or told_prediction(name)
     if path.is_dir():
         path = the_file(path) or path
     if path.is_dir():

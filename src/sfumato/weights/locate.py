@@ -1,30 +1,26 @@
 """Where a model lies: a name becomes a path, from what is on this machine alone. Nothing here imports torch.
 
-Looked at in this order: our aliases, the path itself, the local Hugging Face cache.
+Looked at in this order: our aliases, the path itself, the folders of other programs, the local Hugging Face cache.
 """
 
 import difflib
-import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-import platformdirs
-
-from sfumato.errors import ModelFileError, ModelNotFoundError, OutputError
-from sfumato.weights.writing import write_text
+from sfumato.errors import ModelNotFoundError, OutputError
+from sfumato.weights.adopted import adopt, entries
+from sfumato.weights.places import home as home
+from sfumato.weights.places import hub_cache as hub_cache
+from sfumato.weights.registry import Alias, Folder, Kind, Registry, read_registry, write_registry
+from sfumato.weights.titles import match
 
 REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
-
-
-def home() -> Path:
-    """Return the folder of our own files: SFUMATO_HOME, or where the system keeps a user's data."""
-    stated = os.environ.get("SFUMATO_HOME")
-    return Path(stated).expanduser() if stated else Path(platformdirs.user_data_dir("sfumato"))
 
 
 def embedded() -> Path:
@@ -39,77 +35,97 @@ def embedded() -> Path:
     return found[0]
 
 
-def hub_cache() -> Path:
-    """Return the folder of the local Hugging Face cache, by that library's own rules."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser()
-    if os.environ.get("HF_HOME"):
-        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+def registry() -> Registry:
+    """Return what was added, by name and by folder. Raises ModelFileError if the file of it is damaged."""
+    return read_registry(home() / "models.json")
 
 
-def aliases() -> dict[str, str]:
-    """Return our aliases, name -> path or `org/name[@revision]`. Raises ModelFileError if their file is damaged."""
-    path = home() / "models.json"
-    if not path.exists():
-        return {}
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8"))["aliases"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f'{path}: not a list of aliases, {{"aliases": {{name: place}}}}: {error!r}') from error
-    if not isinstance(stated, dict) or not all(isinstance(place, str) for place in stated.values()):
-        raise ModelFileError(f"{path}: aliases must map each name to a place, both text.")
-    return stated
+def aliases(kind: Kind | None = None) -> dict[str, str]:
+    """Return our aliases, name -> path or `org/name[@revision]`; of a kind, those that are or may be of it."""
+    known = registry().aliases
+    return {name: alias.place for name, alias in known.items() if kind is None or alias.kind in (None, kind)}
 
 
-def add_alias(name: str, place: Path | str, *, overwrite: bool = False) -> None:
+def add_alias(
+    name: str,
+    place: Path | str,
+    *,
+    kind: Kind | None = None,
+    prediction: str | None = None,
+    overwrite: bool = False,
+) -> None:
     """Give a model a name. A path is kept as an absolute one. Raises OutputError if the name is taken."""
-    known = aliases()
-    if name in known and not overwrite:
-        raise OutputError(f"the alias {name!r} is taken, by {known[name]}; remove it first.")
+    before = registry()
+    if name in before.aliases and not overwrite:
+        raise OutputError(f"the alias {name!r} is taken, by {before.aliases[name].place}; remove it first.")
     if not name or "/" in name or "\\" in name:
         raise OutputError(f"{name!r} cannot be an alias: use a name without slashes.")
     found = expanded(place)
-    write_aliases({**known, name: str(found.resolve()) if is_there(found) else str(place)})
+    alias = Alias(os.path.abspath(found) if is_there(found) else str(place), kind, prediction)
+    write_registry(home() / "models.json", replace(before, aliases={**before.aliases, name: alias}))
 
 
 def remove_alias(name: str) -> None:
-    """Forget an alias; the model itself stays. Raises ModelNotFoundError if there is no such alias."""
-    known = aliases()
-    if name not in known:
-        raise ModelNotFoundError(f"no alias {name!r}.{nearest(name, known)}")
-    write_aliases({other: place for other, place in known.items() if other != name})
+    """Forget an alias, or a folder by its path; what lies there stays. Raises ModelNotFoundError if there is none."""
+    before = registry()
+    kept = tuple(folder for folder in before.folders if str(folder.root) != str(expanded(name).absolute()))
+    if name in before.aliases:
+        names = {other: alias for other, alias in before.aliases.items() if other != name}
+        write_registry(home() / "models.json", replace(before, aliases=names))
+    elif len(kept) < len(before.folders):
+        write_registry(home() / "models.json", replace(before, folders=kept))
+    else:
+        raise ModelNotFoundError(f"no alias {name!r}.{nearest(name, before.aliases)}")
 
 
-def write_aliases(known: Mapping[str, str]) -> None:
-    """Replace the file of aliases."""
-    write_text(home() / "models.json", json.dumps({"aliases": dict(sorted(known.items()))}, indent=2) + "\n")
+def add_folder(place: Path | str) -> Folder:
+    """Use another program's folder, where it is, from now on; one that was added before is looked at anew.
+
+    Raises what `adopt` raises.
+    """
+    folder, before = adopt(Path(place)), registry()
+    others = tuple(each for each in before.folders if each.root != folder.root)
+    write_registry(home() / "models.json", replace(before, folders=(*others, folder)))
+    return folder
 
 
-def locate(name: str | Path, revision: str | None = None) -> Path:
-    """Return the file or folder of a model named by an alias, a path, or `org/name[@revision]` in the local cache.
+def told_prediction(name: str | Path | None) -> str | None:
+    """Return what was said of a name's prediction when it was added; None if nothing was."""
+    alias = registry().aliases.get(str(name)) if isinstance(name, str) else None
+    return None if alias is None else alias.prediction
 
-    Raises ModelNotFoundError, which lists the places that were looked at.
+
+def locate(name: str | Path, revision: str | None = None, *, kind: Kind = "model") -> Path:
+    """Return the file or folder of a name: an alias, a path, a name in an adopted folder, or `org/name[@revision]`.
+
+    In adopted folders of the kind it may be named as A1111 and ComfyUI do: with and without its folder and suffix, as
+    `name [hash]`, by the hash alone. Raises ModelNotFoundError, which lists the places that were looked at.
     """
     if isinstance(name, Path):
         return existing(name)
-    known = aliases()
-    place = known.get(name, name)
+    added = registry()
+    alias = added.aliases.get(name)
+    place = name if alias is None else alias.place
     path = expanded(place)
     if is_there(path):
         return path
-    tried = [f"aliases in {home() / 'models.json'} ({len(known)})", f"path {path.absolute()}"]
+    tried = [f"aliases in {home() / 'models.json'} ({len(added.aliases)})", f"path {path.absolute()}"]
+    known = list(entries(added.folders, kind))
+    found = match(name, known)
+    if found is not None:
+        return found.path
+    if added.folders:
+        tried.append(f"{len(added.folders)} adopted folders ({len(known)} {kind}s)")
     repository, _, stated = place.partition("@")
     if REPOSITORY.fullmatch(repository) and ".." not in repository:
         folder, why = cached(repository, revision or stated or "main")
         if folder is not None:
             return folder
         tried.append(why)
-    elif name in known:
+    elif alias is not None:
         raise ModelNotFoundError(f"the alias {name!r} leads to {place}, where nothing is; correct or remove it.")
-    raise ModelNotFoundError(f"no model {name!r}. Looked at: {'; '.join(tried)}.{nearest(name, known)}")
+    names = [*added.aliases, *(each.name for each in known)]
+    raise ModelNotFoundError(f"no {kind} {name!r}. Looked at: {'; '.join(tried)}.{nearest(name, names)}")
 
 
 def existing(path: Path) -> Path:
@@ -154,7 +170,8 @@ def cached(repository: str, revision: str) -> tuple[Path | None, str]:
     return None, f"cache {folder}, which has no revision {revision!r}; it has {', '.join(have) or 'none'}"
 
 
-def nearest(name: str, known: Mapping[str, str]) -> str:
-    """Suggest the alias that was perhaps meant, as a sentence, or say nothing."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggest the name that was perhaps meant, as a sentence, or say nothing."""
+    known = list(known)
     found = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {found[0]!r}?" if found else ""

@@ -109,7 +109,7 @@ def networks_of(model: Model) -> dict[str, nn.Module]:
 def locate_lora(name: str) -> Path:
     """Return the file of a LoRA: an alias, a path, or `org/name` in the local cache. Raises ModelNotFoundError."""
     try:
-        return the_file(locate(name))
+        return the_file(locate(name, kind="lora"))
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"the LoRA {name!r} is not there: {error}") from error
 

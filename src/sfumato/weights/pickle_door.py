@@ -17,8 +17,8 @@ from pathlib import Path
 from sfumato.errors import ModelFileError, OutputError, UnsafeCheckpointError
 from sfumato.weights.hashing import hash_file
 from sfumato.weights.header import Header, describe_foreign, read_header
-from sfumato.weights.locate import home
 from sfumato.weights.pickle_child import GRACE, SLOWEST
+from sfumato.weights.places import home
 from sfumato.weights.writing import written_aside
 
 log = logging.getLogger(__name__)
