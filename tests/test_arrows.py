@@ -46,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
         " weights.writing scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request",  # the process that draws
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
-        "client": "request",
+        "client": "request events metadata opening server.values",
         "cli": "allocator client engine evaluate events images metadata operations replay request scenes server speed"
         " text.prompt train weights",
         "__main__": "cli",

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sfumato.client import Client
     from sfumato.diffusion import samplers
     from sfumato.engine import Engine
     from sfumato.errors import SfumatoError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Client",
     "Embedding",
     "Engine",
     "Event",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Client": "client",
     "Embedding": "request",
     "Engine": "engine",
     "Event": "events",

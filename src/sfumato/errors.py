@@ -10,6 +10,7 @@ SfumatoError
 │   ├── WeightsError     a readable file whose tensors are not the model they should be
 │   └── UnsafeCheckpointError   a pickle that names something that tensors do not need: it could run code
 ├── DataError            training data that cannot be used
+├── ServerError          a server that cannot be reached, or says no
 ├── CheckpointError      a training run that cannot be resumed
 └── OutputError          a result that cannot be written, or would overwrite something
 """
@@ -61,6 +62,10 @@ class UnsafeCheckpointError(ModelFileError):
 
 class DataError(SfumatoError):
     """Training data cannot be used."""
+
+
+class ServerError(SfumatoError):
+    """A server cannot be reached, refuses, or did not do what was asked."""
 
 
 class CheckpointError(SfumatoError):

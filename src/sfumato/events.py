@@ -22,13 +22,14 @@ class Loading:
 class Progress:
     """A step is done: `step` of `steps`, from 1, for the pictures of these numbers.
 
-    `sigma` is the noise level reached, `denoised` [B, C, h, w] the estimate of the clean latents.
+    `sigma` is the noise level reached, `denoised` [B, C, h, w] the estimate of the clean latents; 0 and None where the
+    pictures are drawn by another process.
     """
 
     step: int
     steps: int
     sigma: float
-    denoised: "Tensor"
+    denoised: "Tensor | None"
     pictures: tuple[int, ...]
 
 

@@ -86,6 +86,7 @@ def stream(
 
 def as_it_is(job: Job, progress: Progress, *, metadata: bool = True) -> Iterator[Finished]:
     """The pictures of a batch as they are after a step: what the network takes them for, decoded."""
+    assert progress.denoised is not None
     last = job if job.second is None or progress.step < len(job.levels) else job.second
     for index, latent in zip(progress.pictures, torch.split(progress.denoised, 1), strict=True):
         yield _finished(job, index, finish(last, latent), metadata=metadata, halted_at=progress.step)

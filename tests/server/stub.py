@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from sfumato.events import Event, Finished, Preview, Progress
+from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.request import Request
 from sfumato.server.worker import serve
@@ -43,16 +43,23 @@ class Stub:
     def hash(self, request: Request) -> str:
         return HASH
 
-    def run(self, request: Request, pictures: Mapping[str, Path]) -> Iterator[Event]:
+    def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]:
         assert request.steps and request.width and request.height and request.seed is not None
         inputs = "".join(
             hashlib.sha256(Image.open(pictures[id]).tobytes()).hexdigest() for id in (request.image, request.mask) if id
         )
+        wish = None
         for index in range(request.total):
+            if wish == "stop":
+                return
+            wish = None
             prompt = request.prompts[index // request.count]
             for step in range(1, request.steps + 1):
                 misbehave(prompt)
-                yield Progress(step, request.steps, 0.0, None, (index,))  # type: ignore[arg-type]  # without tensors
+                yield Progress(step, request.steps, 0.0, None, (index,))
+                wish = halt() or wish
+                if wish:
+                    break
                 yield Preview(step, request.steps, (Image.new("RGB", (4, 4)),), (index,))
             size = (request.width, request.height)
             picture = Image.frombytes("RGB", size, pixels(prompt, request.seed + index, *size, inputs))

@@ -9,7 +9,6 @@ import typer
 from sfumato.cli.options import (
     Destination,
     Drawing,
-    Machine,
     Voice,
     Which,
     grouped,
@@ -21,12 +20,14 @@ from sfumato.cli.options import (
 from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
+from sfumato.cli.remote import Painter
 from sfumato.cli.starting import Enlarging, Fitting, Masking, Share, StrengthRule, Varying
 from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from sfumato.client import Client
     from sfumato.engine import Engine
 
 app = typer.Typer()
@@ -47,7 +48,7 @@ def txt2img(
     varying: Varying,
     enlarging: Enlarging,
     destination: Destination,
-    machine: Machine,
+    machine: Painter,
     voice: Voice,
 ) -> None:
     """Draw what the words say."""
@@ -65,7 +66,7 @@ def img2img(
     varying: Varying,
     fitting: Fitting,
     destination: Destination,
-    machine: Machine,
+    machine: Painter,
     voice: Voice,
     strength: Share = None,
     strength_rule: StrengthRule = None,
@@ -93,7 +94,7 @@ def inpaint(
     fitting: Fitting,
     masking: Masking,
     destination: Destination,
-    machine: Machine,
+    machine: Painter,
     voice: Voice,
     strength: Share = None,
     strength_rule: StrengthRule = None,
@@ -149,7 +150,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
     )
 
 
-def draw(request: Request, destination: Destination, machine: Machine, voice: Voice) -> None:
+def draw(request: Request, destination: Destination, machine: Painter, voice: Voice) -> None:
     """Run a request and write its pictures as they come; those that are finished stay when it is interrupted."""
     columns = parse_grid(destination.grid)
     gallery = Gallery(
@@ -165,7 +166,8 @@ def draw(request: Request, destination: Destination, machine: Machine, voice: Vo
     started = time.monotonic()
     document: dict[str, Any] = {"pictures": gallery.written, "grid": None, "finished": False}
     try:
-        pictures = paint(machine.engine(), request, gallery, document)
+        with machine.painter() as painter:
+            pictures = paint(painter, request, gallery, document)
         if columns is not None:
             document["grid"] = str(gallery.add_grid(pictures, columns))
         document["finished"] = True
@@ -174,13 +176,13 @@ def draw(request: Request, destination: Destination, machine: Machine, voice: Vo
             write_document({**document, "seconds": round(time.monotonic() - started, 3)})
 
 
-def paint(engine: "Engine", request: Request, gallery: Gallery, document: dict[str, Any]) -> "list[Image]":
+def paint(painter: "Engine | Client", request: Request, gallery: Gallery, document: dict[str, Any]) -> "list[Image]":
     """The pictures of a request, each written into the gallery when it is finished, with a bar meanwhile."""
     from sfumato.events import Finished, Loading, Progress
 
     pictures = []
     with progress() as bar:
-        for event in engine.run(request, metadata=gallery.metadata):
+        for event in painter.run(request, metadata=gallery.metadata):
             if isinstance(event, Loading):
                 bar(f"loading {event.model}")
             elif isinstance(event, Progress):

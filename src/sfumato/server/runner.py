@@ -46,6 +46,7 @@ class Runner:
         self.hello: dict[str, Any] = {}
         self.restarts = -1
         self.loaded: set[str] = set()  # models in the worker's memory
+        self._wishes: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
     def start(self) -> None:
@@ -55,6 +56,10 @@ class Runner:
     def wake(self) -> None:
         """Say that there is something to look at."""
         self._more.set()
+
+    def halt(self, job: str, wish: str) -> None:
+        """Have a running job's pictures called done as they are: those that are drawn now (`skip`), or all (`stop`)."""
+        self._wishes[job] = wish
 
     def stop(self, seconds: float) -> None:
         """Claim no more; the running job has so long to finish, then it goes back into the queue, uncounted."""
@@ -209,6 +214,9 @@ class Run:
             self._asked = now
             if self._runner._worker is not None:
                 self._runner._worker.say(cancel=self._id)
+        wish = self._runner._wishes.pop(self._id, None)
+        if wish is not None and self._runner._worker is not None:
+            self._runner._worker.say(halt=self._id, wish=wish)
         if self._asked is not None and now - self._asked > limits.kill:
             self._runner._drop_worker("it did not heed a cancel")
             self._finish("cancelled")

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sfumato import __version__
 from sfumato.request import Request
@@ -219,6 +219,16 @@ class Service:
         """End a queued job now, a running one within a step; an ended one stays as it is."""
         row = self.database.change(lambda connection: jobs.cancel(connection, id, time.time()))
         return self._changed(row)
+
+    def halt(self, id: str, wish: Literal["skip", "stop"] = "stop") -> Job:
+        """Call a running job's pictures done as they are: those that are drawn now (`skip`), or the whole job.
+
+        A queued job is cancelled; an ended one stays as it is.
+        """
+        job = self.job(id)
+        if job.state == "running":
+            self.runner.halt(id, wish)
+        return self.cancel(id) if job.state == "queued" else job
 
     def clear(self) -> int:
         """Cancel all that is queued; how many were there?"""

@@ -1,7 +1,7 @@
 """The process that draws: reads jobs as JSON lines, writes what happens as JSON lines. It may be killed at any moment.
 
     -> {"draw": id, "attempt": n, "request": {...}, "pictures": {"sha256:...": path}, "folder": path, "hash": ...}
-    -> {"cancel": id}
+    -> {"cancel": id}   {"halt": id, "wish": "skip" | "stop"}
     <- {"hello": {...}}   {"loading": ...}   {"progress": ...}   {"preview": ...}   {"picture": ...}
     <- {"end": "done" | "cancelled" | "failed", "error": {...}}
 
@@ -21,10 +21,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from sfumato.errors import RequestError
-from sfumato.events import Event, Finished, Loading, Preview, Progress
+from sfumato.events import Event, Finished, Halt, Loading, Preview, Progress
 from sfumato.request import Request
 from sfumato.server.problems import Problem, as_problem
 
@@ -44,7 +44,7 @@ class Artist(Protocol):
 
     def hash(self, request: Request) -> str: ...
 
-    def run(self, request: Request, pictures: Mapping[str, Path]) -> Iterator[Event]: ...
+    def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]: ...
 
     def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]: ...
 
@@ -63,6 +63,7 @@ class Worker:
         self._out = out
         self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
+        self._wishes: dict[str, Literal["skip", "stop"]] = {}
         threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
 
     def tell(self, **message: Any) -> None:
@@ -77,12 +78,15 @@ class Worker:
             job = self._jobs.get()
             self._do(job)
             self._cancelled.discard(job["draw"])
+            self._wishes.pop(job["draw"], None)
 
     def _listen(self, lines: IO[str]) -> None:
         for line in lines:
             message = json.loads(line)
             if "cancel" in message:
                 self._cancelled.add(message["cancel"])
+            elif "halt" in message:
+                self._wishes[message["halt"]] = message["wish"]
             else:
                 self._jobs.put(message)
         os._exit(0)  # the server is gone: nobody would take what comes
@@ -116,7 +120,7 @@ class Worker:
                 hint="submit it again, to draw with the present ones",
             )
         due = 0.0
-        for event in self._artist.run(request, paths(job)):
+        for event in self._artist.run(request, paths(job), lambda: self._wishes.pop(job["draw"], None)):
             if job["draw"] in self._cancelled:
                 raise Cancelled
             if isinstance(event, Loading):
@@ -125,7 +129,8 @@ class Worker:
                 self.tell(progress={"step": event.step, "steps": event.steps, "pictures": list(event.pictures)})
             elif isinstance(event, Preview) and time.monotonic() >= due:
                 due = time.monotonic() + PREVIEWS
-                self.tell(preview={"step": event.step, "image": data_url(event.images[0])})
+                moment = {"step": event.step, "steps": event.steps, "picture": event.pictures[0]}
+                self.tell(preview=moment | {"image": data_url(event.images[0])})
             elif isinstance(event, Finished):
                 self.tell(picture=written(event, Path(job["folder"]), f"{job['draw']}-{job['attempt']}-{event.index}"))
 
@@ -204,7 +209,7 @@ class EngineArtist:
 
         return digest(self._engine.model(request.model, request.vae).hashes)
 
-    def run(self, request: Request, pictures: Mapping[str, Path]) -> Iterator[Event]:
+    def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]:
         """The events of a request whose pictures are named by their pixels."""
         if not self._engine.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
@@ -213,6 +218,7 @@ class EngineArtist:
             image=picture_of(request.image, "image", pictures),
             mask=picture_of(request.mask, "mask", pictures),
             preview_every=1,
+            halt=halt,
         )
 
     def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]:

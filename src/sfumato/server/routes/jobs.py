@@ -28,6 +28,12 @@ class Change(Value):
     before: Annotated[str, Field(max_length=36)] | None = None
 
 
+class Wish(Value):
+    """How much of a job is to be called done: the pictures that are drawn now, or all."""
+
+    wish: Literal["skip", "stop"] = "stop"
+
+
 class Jobs(Value):
     """A page of the history."""
 
@@ -93,6 +99,12 @@ def job(service: Asked, id: str) -> Job:
 def cancel(service: Asked, id: str) -> Job:
     """End it: now if it waits, within a step if it runs."""
     return service.cancel(id)
+
+
+@router.post("/jobs/{id}/halt")
+def halt(service: Asked, id: str, body: Wish) -> Job:
+    """Call its pictures done as they are: those that are drawn now, or, with `stop`, the whole job."""
+    return service.halt(id, body.wish)
 
 
 @router.post("/jobs/{id}/retry", status_code=202)
