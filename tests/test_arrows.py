@@ -32,10 +32,10 @@ ARROWS: dict[str, set[str]] = {
         "weights": "nn text diffusion model request",
         "operations": "model nn diffusion text images request",
         "hires": "operations request nn upscaling diffusion job",
-        "job": "operations hires request model nn metadata images masks diffusion",
+        "job": "text.words operations hires request model nn metadata images masks diffusion",
         "generation": "job hires operations events preview request model nn metadata images masks diffusion text",
-        "engine": "generation diffusion events weights request images model",
-        "replay": "engine generation job events metadata images model",
+        "engine": "text.words generation diffusion events weights request images model",
+        "replay": "text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
         # a recipe that draws, for pictures of a class or a mask, does it as every face does
@@ -52,11 +52,9 @@ ARROWS: dict[str, set[str]] = {
         "__main__": "cli",
     }.items()
 }
-TORCH_FREE = ("errors", "request", "events", "metadata", "text.tokenizer", "text.prompt", "text.a1111", "text.comfy")
-TORCH_FREE += ("text.compel", "text.chunks", "text.spans", "text.editing", "text.networks", "cli")
+READING = "tokenizer spans chunks prompt a1111 comfy compel editing composing networks words"
+TORCH_FREE = ("errors", "request", "events", "metadata", *(f"text.{name}" for name in READING.split()), "cli")
 TORCH_FREE += ("opening", "weights.locate", "weights.known", "server", "client")
-
-
 TORCH = {"torch", "safetensors", "transformers", "diffusers"}
 
 

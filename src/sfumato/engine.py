@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
 from sfumato.images import PictureSource
 from sfumato.model import Model
-from sfumato.request import Embedding, Lora, Request
+from sfumato.request import Embedding, Lora, Request, draw_seed
+from sfumato.text.words import alike_loras, words
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.load import embedded, load
 from sfumato.weights.lora import locate_lora, with_loras
@@ -151,10 +153,30 @@ class Engine:
         with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
         if not self.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
-        model = self.model(request.model, request.vae, request.loras, request.embeddings)
-        yield from stream(
-            model, request, image=image, mask=mask, metadata=metadata, preview_every=preview_every, halt=halt
-        )
+        if request.seed is None:
+            request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
+        for pictures, named in alike_loras(request):
+            model = self.model_for(request, pictures[0], named)
+            stopped = yield from stream(
+                model,
+                request,
+                image=image,
+                mask=mask,
+                metadata=metadata,
+                preview_every=preview_every,
+                only=pictures,
+                halt=halt,
+            )
+            if stopped:
+                return
+
+    def model_for(self, request: Request, index: int = 0, named: Sequence[Lora] | None = None) -> Model:
+        """The model of a request with all that it and the prompt of picture `index` name. Errors are those of `model`.
+
+        `named` are the LoRAs of that prompt, where they are known.
+        """
+        loras = words(request, index).loras if named is None else named
+        return self.model(request.model, request.vae, [*request.loras, *loras], request.embeddings)
 
     def forget(self) -> None:
         """Drops all models from memory."""

@@ -25,16 +25,17 @@ from sfumato.model import Model
 from sfumato.nn.autoencoder import Posterior
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
-from sfumato.text.encode import Conditioning, stack
+from sfumato.text.told import Told, alike, together
+from sfumato.text.words import Words, words
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that go through the network together: their numbers in the request and their conditioning."""
+    """Pictures that go through the network together: their numbers in the request and what is told of them."""
 
     pictures: tuple[int, ...]
-    positive: Conditioning
-    negative: Conditioning
+    positive: Told
+    negative: Told
 
 
 def generate(
@@ -63,13 +64,14 @@ def stream(
     metadata: bool = True,
     preview_every: int = 0,
     halt: Halt | None = None,
-) -> Iterator[Event]:
+    only: range | None = None,
+) -> Generator[Event, None, bool]:
     """The events of a request as it runs: Progress after each step, Preview after every so many, Finished pictures.
 
-    To cancel, leave the loop; to end early with what there is, say so when `halt` asks. Arguments and errors are those
-    of `generate`.
+    To cancel, leave the loop; to end early with what there is, say so when `halt` asks. `only` are the numbers of the
+    pictures that are made, by default all. Returns whether it was ended. Arguments and errors are those of `generate`.
     """
-    job = prepare(model, request, image=image, mask=mask)
+    job = prepare(model, request, image=image, mask=mask, only=only)
     for batch in batches(job):
         for event in draw(job, batch, metadata=metadata, preview_every=preview_every):
             yield event
@@ -81,7 +83,8 @@ def stream(
         else:
             continue
         if wish == "stop":
-            return
+            return True
+    return False
 
 
 def as_it_is(job: Job, progress: Progress, *, metadata: bool = True) -> Iterator[Finished]:
@@ -95,36 +98,38 @@ def as_it_is(job: Job, progress: Progress, *, metadata: bool = True) -> Iterator
 def batches(job: Job, pictures: Sequence[int] | None = None) -> Iterator[Batch]:
     """The request's pictures in their order, or some of them, so many together as the request says.
 
-    Only pictures whose prompts have the same number of chunks go together: padding one would change it.
+    Only pictures whose prompts have the same number of chunks, and the same parts and places, go together: padding one
+    would change it.
     """
     request = job.request
     assert request.batch is not None
-    encoded: dict[str, tuple[Conditioning, Conditioning]] = {}
-    waiting: list[tuple[int, Conditioning, Conditioning]] = []
-    for index in range(request.total) if pictures is None else pictures:
-        prompt = request.prompts[index // request.count]
-        if prompt not in encoded:
+    encoded: dict[Words, tuple[Told, Told]] = {}
+    waiting: list[tuple[int, Told, Told]] = []
+    for index in job.pictures if pictures is None else pictures:
+        said = words(request, index)
+        if said not in encoded:
             encoded = {
-                prompt: op.encode_text(
+                said: op.encode_text(
                     job.model,
-                    prompt,
-                    request.negative_prompt,
+                    said.prompt,
+                    said.negative_prompt,
                     job.canvas,
+                    sigmas=() if job.nothing_to_do else job.levels,
                     dialect=request.dialect,
                     clip_skip=request.clip_skip or 0,
                 )
             }
-        positive, negative = encoded[prompt]
-        if waiting and (len(waiting) == request.batch or waiting[0][1].context.shape[1] != positive.context.shape[1]):
+        positive, negative = encoded[said]
+        if waiting and (len(waiting) == request.batch or alike(waiting[0][1]) != alike(positive)):
             yield _batch(waiting)
             waiting = []
         waiting.append((index, positive, negative))
     yield _batch(waiting)
 
 
-def _batch(waiting: list[tuple[int, Conditioning, Conditioning]]) -> Batch:
+def _batch(waiting: list[tuple[int, Told, Told]]) -> Batch:
     indices, positives, negatives = zip(*waiting, strict=True)
-    return Batch(indices, stack(positives), stack(negatives))
+    return Batch(indices, together(positives), together(negatives))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from sfumato.masks import Inset, filled_from_around, inset, inverted
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Posterior
-from sfumato.request import Defaults, Request, fill
+from sfumato.request import Defaults, Lora, Request, fill
+from sfumato.text.words import alike_loras
 
 TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
 TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
@@ -43,6 +44,7 @@ class Job:
     mask: Image.Image | None
     inputs: dict[str, str]
     inset: Inset | None = None
+    only: range | None = None
     stage: str = ""
 
     @property
@@ -57,6 +59,11 @@ class Job:
     def second(self) -> "Job | None":
         """The pass over the enlarged pictures of this one."""
         return None if self.request.hires is None else second_pass(self, self.request.hires)
+
+    @property
+    def pictures(self) -> range:
+        """The numbers of the pictures that are made."""
+        return range(self.request.total) if self.only is None else self.only
 
     @property
     def original(self) -> Image.Image:
@@ -102,9 +109,17 @@ class Job:
 
 
 def prepare(
-    model: Model, request: Request, *, image: PictureSource | None = None, mask: PictureSource | None = None
+    model: Model,
+    request: Request,
+    *,
+    image: PictureSource | None = None,
+    mask: PictureSource | None = None,
+    only: range | None = None,
 ) -> Job:
-    """Reads and fits the pictures and makes every field of the request concrete. Errors are those of `generate`."""
+    """Reads and fits the pictures and makes every field of the request concrete. Errors are those of `generate`.
+
+    `only` are the numbers of the pictures that will be made, by default all.
+    """
     if image is not None or request.image is not None:
         image = image if image is not None else _path(request.image, "image")
     if mask is not None or request.mask is not None:
@@ -122,7 +137,7 @@ def prepare(
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
     named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"))
-    resolved, sampling = resolve(model, named, picture.size if picture else None)
+    resolved, sampling = resolve(model, named, picture.size if picture else None, only)
     assert resolved.width is not None and resolved.height is not None
     size = (resolved.width, resolved.height)
     if grey is not None and request.mask_invert:
@@ -142,6 +157,7 @@ def prepare(
         fit(grey, *size) if grey else None,
         inputs,
         part,
+        only,
     )
     for each in (job, job.second):  # what cannot be run is told before anything is
         assert each is None or each.levels
@@ -177,19 +193,38 @@ def _path(source: str | None, field: str) -> str:
     return source
 
 
-def resolve(model: Model, request: Request, picture_size: tuple[int, int] | None = None) -> tuple[Request, Sampling]:
+def resolve(
+    model: Model, request: Request, picture_size: tuple[int, int] | None = None, only: range | None = None
+) -> tuple[Request, Sampling]:
     """The request with every None replaced by what suits the model, and the sampling that it names.
 
     `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
-    where the model's own sampling has no name. Raises RequestError for what the model cannot do.
+    where the model's own sampling has no name. `only` are the numbers of the pictures that will be made. Raises
+    RequestError for what the model cannot do.
     """
-    _check_there("loras", request.loras, model.loras)
-    _check_there("embeddings", request.embeddings, model.embeddings)
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
     if request.eta is not None:
         sampling = _with_eta(sampling, request.eta)
     filled = fill(request, defaults_of(model), picture_size)
-    return replace(filled, loras=model.loras, embeddings=model.embeddings), sampling
+    named = _named(filled, only)
+    loras = model.loras[: len(model.loras) - len(named)]
+    _check_there("loras", [*(request.loras or loras), *named], model.loras)
+    _check_there("embeddings", request.embeddings, model.embeddings)
+    return replace(filled, loras=loras, embeddings=model.embeddings), sampling
+
+
+def _named(request: Request, only: range | None) -> tuple[Lora, ...]:
+    """The LoRAs that the prompts of the pictures name; the same in all of them, since the model has them or has not."""
+    pictures = range(request.total) if only is None else only
+    runs = alike_loras(request)
+    found = {loras: None for run, loras in runs if run.start < pictures.stop and pictures.start < run.stop}
+    if len(found) > 1:
+        raise RequestError(
+            "the prompts name different LoRAs, which no one model has; give the request to an Engine, or one prompt at "
+            "a time",
+            "prompt",
+        )
+    return next(iter(found))
 
 
 def defaults_of(model: Model) -> Defaults:

@@ -5,7 +5,9 @@ with 1 = repaint. Sampling is in float32 whatever the network's precision.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +32,10 @@ from sfumato.images import (
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Autoencoder, Posterior, decode_tiled, encode_tiled
 from sfumato.request import SIDE_RANGE, Dialect
-from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE, Conditioning, stack
+from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE
 from sfumato.text.prompt import PromptReport
+from sfumato.text.telling import Wanted, tell
+from sfumato.text.told import Composition, Told, together
 
 TILED_ABOVE = 1536 * 1536  # pixels; at 2048 x 2048 an SD autoencoder's largest activation alone is 4 GiB in float32
 
@@ -78,16 +82,19 @@ def encode_text(
     negative_prompt: str,
     canvas: Canvas,
     *,
+    sigmas: Sequence[float] = (),
     dialect: Dialect = "a1111",
     clip_skip: int = 0,
-) -> tuple[Conditioning, Conditioning]:
-    """The conditionings of one prompt and of its negative, of one length, with the canvas as SDXL's size."""
+) -> tuple[Told, Told]:
+    """What is told of one prompt and of its negative, of one length, with the canvas as SDXL's size.
+
+    `sigmas` are the noise levels of the run, for prompts that change in its course.
+    """
     width, height = canvas.working
-    positive, negative = model.text.encode_pair(prompt, negative_prompt, dialect=dialect, clip_skip=clip_skip)
-    return (
-        model.text.sized(positive, height=height, width=width),
-        model.text.sized(negative, height=height, width=width, score=NEGATIVE_AESTHETIC_SCORE),
-    )
+    sized = partial(model.text.sized, height=height, width=width)
+    both = (sized, partial(sized, score=NEGATIVE_AESTHETIC_SCORE))
+    wanted = [Wanted(prompt)]
+    return tell(model.text, wanted, negative_prompt, sigmas, dialect=dialect, clip_skip=clip_skip, sized=both)
 
 
 def report_prompt(model: Model, prompt: str, dialect: Dialect = "a1111") -> PromptReport:
@@ -127,14 +134,28 @@ def _decode_one(autoencoder: Autoencoder, latent: Tensor) -> Tensor:
     return decoded
 
 
-def conditioned(model: Model, conditioning: Conditioning, lookup: Lookup) -> Denoise:
-    """The model's denoiser for one conditioning."""
+def conditioned(model: Model, told: Told, lookup: Lookup) -> Denoise:
+    """The model's denoiser for what it is told."""
+    if isinstance(told, Composition):
+        return _composed(model, told, lookup)
     denoise = model.denoiser(lookup)
-    told = conditioning.to(model.device, model.dtype)
+    moved = told.each(lambda each: each.to(model.device, model.dtype))
 
     @torch.no_grad()
     def call(x: Tensor, sigma: float) -> Tensor:
-        return denoise(x, sigma, told)
+        return denoise(x, sigma, moved.at(sigma))
+
+    return call
+
+
+def _composed(model: Model, told: Composition, lookup: Lookup) -> Denoise:
+    """The answer of several prompts, asked in one call."""
+
+    def call(x: Tensor, sigma: float) -> Tensor:
+        latents = x.chunk(2)[0] if told.both else x
+        asked = told.asked(latents)
+        count = len(asked) // len(latents)
+        return told.answer(conditioned(model, asked, lookup)(torch.cat([latents] * count), sigma).chunk(count))
 
     return call
 
@@ -152,12 +173,12 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
 
 
-def guided(model: Model, positive: Conditioning, negative: Conditioning, guidance: Guidance, lookup: Lookup) -> Denoise:
+def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, lookup: Lookup) -> Denoise:
     """The model as a denoiser with guidance: one call on the doubled batch, or on the single one where 1 is enough."""
     conditional = conditioned(model, positive, lookup)
     if guidance.scale == 1:
         return conditional
-    doubled = conditioned(model, stack([negative, positive]), lookup)
+    doubled = conditioned(model, together([negative, positive]), lookup)
     both = guide_doubled(doubled, guidance.scale, rescale=guidance.rescale, prediction=model.prediction)
     first, last = guidance.interval
     if (first, last) == (0.0, 1.0):
@@ -175,14 +196,13 @@ def start_from(latent: Tensor, noise: Tensor, sigmas: list[float]) -> Tensor:
     return latent + noise * sigmas[0]
 
 
-def inpainting_condition(conditioning: Conditioning, mask: Tensor, masked: Tensor) -> Conditioning:
-    """The conditioning with what a nine-channel network sees: the mask at the latent's size and the masked latent.
+def inpainting_condition(told: Told, mask: Tensor, masked: Tensor) -> Told:
+    """What is told with what a nine-channel network sees: the mask at the latent's size and the masked latent.
 
     `mask` [1, 1, h, w] of zeros and ones; `masked` [B, C, h, w].
     """
-    batch = len(conditioning)
-    concat = torch.cat([mask.expand(batch, -1, -1, -1), masked], dim=1)
-    return replace(conditioning, concat=concat)
+    concat = torch.cat([mask.expand(len(told), -1, -1, -1), masked], dim=1)
+    return told.each(lambda each: replace(each, concat=concat))
 
 
 def nearest_mask(weights: Tensor, cells: tuple[int, int]) -> Tensor:

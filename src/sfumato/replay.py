@@ -17,6 +17,7 @@ from sfumato.images import PictureSource, open_picture, to_mask, to_rgb
 from sfumato.job import Job, prepare
 from sfumato.metadata import FORMAT, describe, pixels_digest
 from sfumato.model import Model
+from sfumato.text.words import alike_loras
 
 Outcome = Literal["identical", "differs", "environment changed", "missing weight", "missing picture"]
 
@@ -68,7 +69,7 @@ def replay(
         raise PictureError(f"{os.fspath(picture)} has metadata of format {record.get('format')}; this is {FORMAT}")
     engine = engine or Engine()
     try:
-        weights = engine.model(model or request.model, request.vae, request.loras, request.embeddings)
+        weights = engine.model_for(replace(request, model=model or request.model), record["index"])
     except ModelNotFoundError as error:
         return Verdict("missing weight", str(error))
     other = _other_weights(record, weights)
@@ -81,7 +82,9 @@ def replay(
         inputs[name] = inputs.get(name) or _beside(Path(picture), digest, name)
         if inputs[name] is None:
             return Verdict("missing picture", f"the {name} that it was made from ({digest}) is not beside it")
-    job = prepare(weights, replace(request, image=None, mask=None), image=inputs["image"], mask=inputs["mask"])
+    together = next(run for run, _ in alike_loras(request) if record["index"] in run)
+    plain = replace(request, image=None, mask=None)
+    job = prepare(weights, plain, image=inputs["image"], mask=inputs["mask"], only=together)
     if verify and job.inputs != record["inputs"]:
         return Verdict("missing picture", "the start picture or the mask is not the one that it was made from")
     changes = other + _other_environment(record, weights)

@@ -3,7 +3,7 @@
 `None` means "what suits the model"; `sfumato.job.resolve` replaces every None by a concrete value.
 """
 
-from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, fill
+from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, draw_seed, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.request.pictures import (
     LATENT_UPSCALERS,
@@ -41,6 +41,7 @@ __all__ = [
     "checked_embeddings",
     "checked_loras",
     "checked_upscaler",
+    "draw_seed",
     "fill",
     "ranges",
 ]

@@ -37,7 +37,7 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
     return replace(
         request,
         model=request.model or defaults.name,
-        seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
+        seed=draw_seed() if request.seed is None else request.seed,
         steps=request.steps or defaults.steps,
         guidance=defaults.guidance if request.guidance is None else request.guidance,
         guidance_rescale=request.guidance_rescale or 0.0,
@@ -58,7 +58,12 @@ def _seeded(variation: Variation | None) -> Variation | None:
     """The variation with a seed, drawn if it has none."""
     if variation is None or variation.seed is not None:
         return variation
-    return replace(variation, seed=secrets.randbits(SEED_BITS))
+    return replace(variation, seed=draw_seed())
+
+
+def draw_seed() -> int:
+    """A seed for a request that names none."""
+    return secrets.randbits(SEED_BITS)
 
 
 def _size(side: int, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:

@@ -48,6 +48,14 @@ class Conditioning:
             raise ValueError(f"the conditioning of {len(self)} pictures cannot be expanded; that of one can")
         return self._each(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
 
+    def at(self, sigma: float) -> "Conditioning":
+        """The conditioning at a noise level: the same at all."""
+        return self
+
+    def each(self, change: "Callable[[Conditioning], Conditioning]") -> "Conditioning":
+        """The same changed; `Course` and `Composition` change every one that they have."""
+        return change(self)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """The same on a device and in a precision; `size` stays float32, because bfloat16 has no 1025."""
         moved = self._each(lambda tensor: tensor.to(device=device, dtype=dtype))

@@ -83,7 +83,7 @@ class InpaintingTask(Denoising):
         noise = noise.to(self.device)
         masked = (posterior.mean.float() + posterior.std.float() * noise) * autoencoder.config.scaling_factor
         small = nearest_mask(masks, (masked.shape[-2], masked.shape[-1])).to(self.device)
-        concat = inpainting_condition(Conditioning(masked), small, masked).concat
+        concat = inpainting_condition(Conditioning(masked), small, masked).at(0.0).concat
         assert concat is not None
         return concat
 
