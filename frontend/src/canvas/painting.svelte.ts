@@ -1,0 +1,225 @@
+/** What lies on the canvas: a picture, a mask over it, what was done to them, and the candidates for what comes next. */
+
+import { ROOT, api } from '../api/client'
+import type { Job, Picture, Request } from '../api/types'
+import { requestOf } from '../state/pictures'
+import { newKey } from '../state/session.svelte'
+import { store } from '../state/store.svelte'
+import { blank, copy, inverted, isEmpty, type Mask } from './mask'
+import { bitmap, maskFile, maskFrom, padded, paddedMask, type Sides } from './pixels'
+
+/** A picture that the server has, with its pixels here. */
+export type Base = { id: string; url: string; width: number; height: number; pixels: ImageBitmap }
+type Moment = { base: Base; mask: Mask; filled: boolean }
+type Kept = { id: string; url: string; mask: string; jobs: string[] }
+
+const KEY = 'sfumato.canvas'
+const MOMENTS = 60 // that can be undone
+const SEAM = 1 / 16 // of the picture's side: how far an extension reaches into it
+
+class Painting {
+  base = $state.raw<Base | null>(null)
+  /** Changed in place by strokes; `version` tells when. */
+  mask = $state.raw<Mask>(blank(1, 1))
+  version = $state(0)
+  filled = $state(false)
+  jobs = $state<string[]>([])
+  discarded = $state<string[]>([])
+  /** The candidate looked at. */
+  shown = $state<string | null>(null)
+  settings = $state({ prompt: '', negative: '', strength: 1, soft: 0, count: 3 })
+  #past = $state.raw<Moment[]>([])
+  #future = $state.raw<Moment[]>([])
+
+  canUndo = $derived(this.#past.length > 0)
+  canRedo = $derived(this.#future.length > 0)
+  running = $derived(
+    this.jobs.map((id) => store.jobs.get(id)).filter((job): job is Job => job !== undefined && !store.isEnded(job)),
+  )
+  failed = $derived(this.jobs.map((id) => store.jobs.get(id)).find((job) => job?.state === 'failed'))
+  candidates = $derived(
+    this.jobs
+      .flatMap((id) => store.jobs.get(id)?.pictures ?? [])
+      .map((picture) => store.pictures.get(picture.id) ?? picture)
+      .filter((picture) => !picture.deleted && !this.discarded.includes(picture.id)),
+  )
+  candidate = $derived(this.candidates.find((picture) => picture.id === this.shown) ?? null)
+
+  async open(picture: Picture): Promise<void> {
+    await this.#place(picture.sha256, picture.file)
+    const request = await requestOf(picture)
+    this.settings.prompt = typeof request.prompt === 'string' ? request.prompt : picture.prompt
+    this.settings.negative = request.negative_prompt ?? ''
+  }
+
+  async openFile(file: Blob): Promise<void> {
+    const upload = await api.upload(file)
+    await this.#place(upload.id, `${ROOT}/uploads/${upload.id}/file`)
+    const prompt = upload.metadata?.request.prompt
+    if (typeof prompt === 'string') this.settings.prompt = prompt
+  }
+
+  /** What was here before the page was loaded again. */
+  async resume(): Promise<void> {
+    const text = sessionStorage.getItem(KEY)
+    if (!text || this.base) return
+    const kept = JSON.parse(text) as Kept
+    try {
+      const pixels = await bitmap(kept.url)
+      this.base = { id: kept.id, url: kept.url, width: pixels.width, height: pixels.height, pixels }
+      this.mask = await maskFrom(kept.mask)
+      this.#changed()
+      await Promise.all(kept.jobs.map((id) => store.load(id)))
+      this.jobs = kept.jobs
+    } catch {
+      sessionStorage.removeItem(KEY) // the picture is not there any more
+    }
+  }
+
+  async #place(id: string, url: string): Promise<void> {
+    const pixels = await bitmap(url)
+    if (this.base) this.remember()
+    this.base = { id, url, width: pixels.width, height: pixels.height, pixels }
+    this.mask = blank(pixels.width, pixels.height)
+    this.jobs = []
+    this.shown = null
+    this.#changed()
+  }
+
+  /** Keep the moment before a change, so that it can come back. */
+  remember(): void {
+    if (!this.base) return
+    this.#past = [...this.#past.slice(1 - MOMENTS), this.#moment(this.base)]
+    this.#future = []
+  }
+
+  changed(): void {
+    this.#changed()
+  }
+
+  undo(): void {
+    const last = this.#past.at(-1)
+    if (!last || !this.base) return
+    this.#future = [...this.#future, this.#moment(this.base)]
+    this.#past = this.#past.slice(0, -1)
+    this.#restore(last)
+  }
+
+  redo(): void {
+    const next = this.#future.at(-1)
+    if (!next || !this.base) return
+    this.#past = [...this.#past, this.#moment(this.base)]
+    this.#future = this.#future.slice(0, -1)
+    this.#restore(next)
+  }
+
+  fill(value: 0 | 255): void {
+    this.remember()
+    this.mask = blank(this.mask.width, this.mask.height, value)
+    this.#changed()
+  }
+
+  invert(): void {
+    this.remember()
+    this.mask = inverted(this.mask)
+    this.#changed()
+  }
+
+  /** Make the picture larger at its sides; the new part is masked. */
+  async extend(sides: Sides): Promise<void> {
+    const { base } = this
+    if (!base) return
+    const upload = await api.upload(await padded(base.pixels, sides))
+    const url = `${ROOT}/uploads/${upload.id}/file`
+    const pixels = await bitmap(url)
+    this.remember()
+    const overlap = Math.round(Math.min(base.width, base.height) * SEAM)
+    this.mask = paddedMask(this.mask, sides, overlap)
+    this.base = { id: upload.id, url, width: pixels.width, height: pixels.height, pixels }
+    this.shown = null
+    this.jobs = []
+    this.#changed()
+  }
+
+  /** Have the masked part drawn. */
+  async draw(model: string | undefined): Promise<void> {
+    const { base, settings } = this
+    if (!base) return
+    const mask = await api.upload(await maskFile(this.mask))
+    const request: Request = {
+      prompt: settings.prompt,
+      image: base.id,
+      mask: mask.id,
+      strength: settings.strength,
+      width: base.width,
+      height: base.height,
+      count: settings.count,
+    }
+    if (settings.negative.trim()) request.negative_prompt = settings.negative
+    if (settings.soft) request.mask_blur = settings.soft
+    if (model) request.model = model
+    const job = await api.submit(request, newKey())
+    store.job(job)
+    this.jobs = [job.id, ...this.jobs]
+    this.#keep()
+  }
+
+  async accept(picture: Picture): Promise<void> {
+    const pixels = await bitmap(picture.file)
+    this.remember()
+    this.base = { id: picture.sha256, url: picture.file, width: pixels.width, height: pixels.height, pixels }
+    this.mask = blank(pixels.width, pixels.height)
+    this.jobs = []
+    this.shown = null
+    this.#changed()
+  }
+
+  discard(picture: Picture): void {
+    const at = this.candidates.findIndex((each) => each.id === picture.id)
+    this.discarded = [...this.discarded, picture.id]
+    if (this.shown) this.shown = this.candidates[Math.min(at, this.candidates.length - 1)]?.id ?? null
+  }
+
+  #moment(base: Base): Moment {
+    return { base, mask: copy(this.mask), filled: this.filled }
+  }
+
+  #restore(moment: Moment): void {
+    this.base = moment.base
+    this.mask = copy(moment.mask)
+    this.shown = null
+    this.#changed()
+  }
+
+  #changed(): void {
+    this.version++
+    this.filled = !isEmpty(this.mask)
+    this.#keep()
+  }
+
+  #timer = 0
+  #keep(): void {
+    clearTimeout(this.#timer)
+    this.#timer = window.setTimeout(async () => {
+      const { base } = this
+      if (!base) return
+      const mask = await asUrl(await maskFile(this.mask))
+      const kept: Kept = { id: base.id, url: base.url, mask, jobs: [...this.jobs] }
+      try {
+        sessionStorage.setItem(KEY, JSON.stringify(kept))
+      } catch {
+        sessionStorage.removeItem(KEY) // a mask too large to keep: a reload begins anew
+      }
+    }, 300)
+  }
+}
+
+function asUrl(blob: Blob): Promise<string> {
+  return new Promise((resolve) => {
+    const reader = new FileReader()
+    reader.onload = () => resolve(reader.result as string)
+    reader.readAsDataURL(blob)
+  })
+}
+
+export const painting = new Painting()

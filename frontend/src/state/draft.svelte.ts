@@ -1,0 +1,139 @@
+/** What the Create form holds: the request that is being written, its start picture, and what was wrong with it. */
+
+import { ApiError } from '../api/client'
+import type { Model, Reading, Request } from '../api/types'
+import { catalogue } from './catalogue.svelte'
+
+/** A picture that the server has: an upload or one of its own. `url` shows it. */
+export type Start = { id: string; width: number; height: number; url: string }
+
+type Kept = {
+  prompt: string
+  negative: string
+  model: string
+  width: number | null
+  height: number | null
+  count: number
+  seed: number | null
+  steps: number | null
+  guidance: number | null
+  sampler: string
+  spacing: string
+  strength: number
+  start: Start | null
+}
+
+const BLANK: Kept = {
+  prompt: '',
+  negative: '',
+  model: '',
+  width: null,
+  height: null,
+  count: 1,
+  seed: null,
+  steps: null,
+  guidance: null,
+  sampler: '',
+  spacing: '',
+  strength: 0.6,
+  start: null,
+}
+const KEY = 'sfumato.draft'
+
+function kept(): Kept {
+  try {
+    return { ...BLANK, ...(JSON.parse(localStorage.getItem(KEY) ?? '{}') as Partial<Kept>) }
+  } catch {
+    return { ...BLANK }
+  }
+}
+
+class Draft {
+  form = $state<Kept>(kept())
+  errors = $state<Record<string, string>>({})
+  model = $derived(catalogue.model(this.form.model))
+  /** The size of a request that names none: the model's; with a start picture its shape, at about the model's area. */
+  suited = $derived(this.form.start ? fitted(this.form.start, this.model) : (this.model?.defaults ?? null))
+  width = $derived(this.form.width ?? this.suited?.width ?? null)
+  height = $derived(this.form.height ?? this.suited?.height ?? null)
+
+  constructor() {
+    $effect.root(() => {
+      $effect(() => localStorage.setItem(KEY, JSON.stringify(this.form)))
+    })
+  }
+
+  request(): Request {
+    const { form } = this
+    const request: Request = { prompt: form.prompt, count: form.count }
+    if (form.negative.trim()) request.negative_prompt = form.negative
+    if (form.model) request.model = form.model
+    if (this.width !== null && this.height !== null) Object.assign(request, { width: this.width, height: this.height })
+    for (const name of ['seed', 'steps', 'guidance'] as const) {
+      const value = form[name]
+      if (value !== null) request[name] = value
+    }
+    for (const name of ['sampler', 'spacing'] as const) if (form[name]) request[name] = form[name]
+    if (form.start) Object.assign(request, { image: form.start.id, strength: form.strength })
+    return request
+  }
+
+  /** Take over what a request says; fields that it does not have keep their place. */
+  take(request: Request, { seed = true } = {}): void {
+    const { form } = this
+    const prompt = Array.isArray(request.prompt) ? request.prompt[0] : request.prompt
+    if (prompt !== undefined) form.prompt = prompt
+    form.negative = request.negative_prompt ?? ''
+    for (const name of ['width', 'height', 'steps', 'guidance'] as const) form[name] = number(request[name]) ?? form[name]
+    form.seed = seed ? (number(request.seed) ?? null) : null
+    form.sampler = this.#known(request.sampler, catalogue.samplers.value?.samplers.map((each) => each.name))
+    form.spacing = this.#known(request.spacing, catalogue.samplers.value?.spacings)
+    if (typeof request.strength === 'number') form.strength = request.strength
+    if (request.model && catalogue.models.value?.some((each) => each.name === request.model)) form.model = request.model
+    this.errors = {}
+  }
+
+  takeReading(reading: Reading): void {
+    this.take({ ...reading.request, count: undefined })
+  }
+
+  /** Put an error beside its field; true if it has one in this form. */
+  fault(problem: unknown): boolean {
+    if (!(problem instanceof ApiError) || !problem.field) return false
+    const field = problem.field.split('.')[0] ?? problem.field
+    if (!FIELDS.has(field)) return false
+    this.errors = { [field]: problem.hint ? `${problem.message}. ${problem.hint}` : problem.message }
+    return true
+  }
+
+  clear(): void {
+    this.form = { ...BLANK }
+    this.errors = {}
+  }
+
+  #known(name: string | undefined, names: string[] | undefined): string {
+    return name && (!names || names.includes(name)) ? name : ''
+  }
+}
+
+const FIELDS = new Set([
+  'prompt', 'negative_prompt', 'model', 'seed', 'steps', 'guidance', 'sampler', 'spacing',
+  'width', 'height', 'count', 'image', 'strength',
+])
+
+const GRID = 8 // px: one latent cell
+
+/** A picture's shape at about the area that a model draws at, on whole latent cells. */
+function fitted(start: Start, model: Model | null): { width: number; height: number } | null {
+  const size = model?.defaults
+  if (!size) return null
+  const scale = Math.sqrt((size.width * size.height) / (start.width * start.height))
+  const side = (length: number) => Math.max(GRID, Math.round((length * scale) / GRID) * GRID)
+  return { width: side(start.width), height: side(start.height) }
+}
+
+function number(value: unknown): number | null {
+  return typeof value === 'number' && Number.isFinite(value) ? value : null
+}
+
+export const draft = new Draft()

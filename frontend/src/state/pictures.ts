@@ -1,0 +1,80 @@
+/** What can be done with a picture, from wherever it is shown. */
+
+import { api } from '../api/client'
+import type { Picture, Request } from '../api/types'
+import { draft } from './draft.svelte'
+import { attempt, notices } from './notices.svelte'
+import { route } from './route.svelte'
+import { session } from './session.svelte'
+import { store } from './store.svelte'
+
+/** The request that made a picture, from its record. */
+export async function requestOf(picture: Picture): Promise<Request> {
+  const record = picture.record ?? (await api.picture(picture.id)).record
+  const request = { ...(record?.request ?? { prompt: picture.prompt, width: picture.width, height: picture.height }) }
+  return { ...request, prompt: picture.prompt, seed: picture.seed, count: 1 }
+}
+
+/** The same request with new seeds. */
+export const moreLike = (picture: Picture) =>
+  attempt(async () => {
+    const { seed: _, ...request } = await requestOf(picture)
+    await session.draw({ ...request, count: 4 })
+    route.go('create')
+  })
+
+/** Pictures near this one: it is the start picture of its own words. */
+export const vary = (picture: Picture) =>
+  attempt(async () => {
+    const { seed: _seed, mask: _mask, mask_blur: _blur, ...request } = await requestOf(picture)
+    await session.draw({ ...request, image: picture.sha256, strength: 0.6, count: 4 })
+    route.go('create')
+  })
+
+export const favourite = (picture: Picture) =>
+  attempt(async () => {
+    store.picture({ ...picture, favourite: !picture.favourite }) // at once; the answer corrects it
+    try {
+      store.picture(await api.favourite(picture.id, !picture.favourite))
+    } catch (problem) {
+      store.picture(picture)
+      throw problem
+    }
+  })
+
+export const remove = (picture: Picture) =>
+  attempt(async () => {
+    await api.remove(picture.id)
+    store.picture({ ...picture, deleted: true })
+    store.arrivals++
+    notices.show('Deleted', [{ label: 'Undo', run: () => void restore(picture) }])
+  })
+
+const restore = (picture: Picture) =>
+  attempt(async () => {
+    store.picture(await api.restore(picture.id))
+    store.arrivals++
+  })
+
+export const reuse = (picture: Picture) =>
+  attempt(async () => {
+    draft.take(await requestOf(picture))
+    route.go('create')
+    notices.show('Settings and seed taken over')
+  })
+
+export function startFrom(picture: Picture): void {
+  draft.form.start = { id: picture.sha256, width: picture.width, height: picture.height, url: picture.file }
+  route.go('create')
+}
+
+const ENLARGED = 2
+
+/** The same picture twice as large, drawn over lightly so that it gains detail instead of blur. */
+export const upscale = (picture: Picture) =>
+  attempt(async () => {
+    const { mask: _mask, mask_blur: _blur, hires: _hires, ...request } = await requestOf(picture)
+    const size = { width: picture.width * ENLARGED, height: picture.height * ENLARGED }
+    await session.draw({ ...request, ...size, image: picture.sha256, strength: 0.35 })
+    route.go('create')
+  })

@@ -1,0 +1,163 @@
+"""A real server with the embedded model, and real Chromium to use its page with; skipped where that is missing."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="playwright of requirements-dev.lock is not installed here"
+)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+# as root, without a GPU, and without the browser's own calls to its makers
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120_000  # ms; on a busy machine a picture takes its time, and no test here is about that
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name what needs Chromium where there is none."""
+    for item in items:
+        if CHROMIUM is None and Path(__file__).parent in item.path.parents and "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.skip(reason="needs Chromium, and this machine has none"))
+
+
+class Server:
+    """`sfumato serve` in a folder of its own; it can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self.address = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it says where it serves."""
+        command = [
+            sys.executable,
+            "-m",
+            "sfumato",
+            "serve",
+            "--port",
+            str(self.port),
+            "--data",
+            str(self.folder / "data"),
+        ]
+        environment = {**os.environ, "SFUMATO_HOME": str(self.folder / "home")}
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        told: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, args=(self._process, told), daemon=True).start()
+        self.address = told.get(timeout=PATIENCE / 1000)
+        self.port = int(self.address.rpartition(":")[2])
+
+    @staticmethod
+    def _listen(process: "subprocess.Popen[str]", told: "queue.Queue[str]") -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "serves at " in line:
+                told.put(line.rpartition("serves at ")[2].strip())
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Have it end."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(timeout=60)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests of a process; each finds its own pictures by words or in its own tab."""
+    made = Server(tmp_path_factory.mktemp("studio"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """One for a single test: its queue and its history begin empty."""
+    made = Server(tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    sync_api.expect.set_options(timeout=PATIENCE / 2)
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Open]:
+    """Opens tabs: `tab(server, "#/queue", draft={"steps": 4})`. What the page's console complains of fails the test."""
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def listen(message: Any) -> None:
+        # a failed fetch is the page's to handle, and what a test may be about; the page's policy and errors are not
+        if message.type == "error" and "Failed to load resource" not in message.text and "ERR_" not in message.text:
+            complaints.append(message.text)
+
+    def opened(
+        server: Server,
+        place: str = "#/create",
+        *,
+        draft: dict[str, Any] | None = None,
+        beside: Any = None,
+        viewport: dict[str, int] = DESKTOP,
+        **options: Any,
+    ) -> Any:
+        if beside is None:
+            contexts.append(browser.new_context(viewport=viewport, **options))
+            contexts[-1].set_default_timeout(PATIENCE)
+            if draft is not None:
+                script = f"localStorage['sfumato.draft'] ??= {json.dumps(json.dumps(draft))}"
+                contexts[-1].add_init_script(script)
+        page = (contexts[-1] if beside is None else beside.context).new_page()
+        page.on("console", listen)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{server.address}/{place}")
+        page.get_by_role("navigation", name="Screens").wait_for()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
