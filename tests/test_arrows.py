@@ -31,8 +31,10 @@ ARROWS: dict[str, set[str]] = {
         "model": "nn text diffusion request weights.families weights.hashing",
         "weights": "nn text diffusion model request",
         "operations": "model nn diffusion text images request",
-        "hires": "operations request nn upscaling diffusion job",
-        "job": "text.words operations hires request model nn metadata images masks diffusion",
+        # networks of another shape for one request, and whether the model has what it asks for
+        "guides": "model nn request diffusion.guidance",
+        "hires": "guides operations request nn upscaling diffusion job",
+        "job": "guides text.words operations hires request model nn metadata images masks diffusion",
         "generation": "job hires operations events preview request model nn metadata images masks diffusion text",
         "engine": "text.words generation diffusion events weights request images model",
         "replay": "text.words engine generation job events metadata images model",

@@ -11,6 +11,7 @@ from torch import Tensor
 from sfumato import __version__
 from sfumato import operations as op
 from sfumato.diffusion.denoiser import Denoise
+from sfumato.diffusion.guidance import Scale
 from sfumato.diffusion.noise import NoiseSource, fresh_noise, noise_source
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.variation import VariedNoise
@@ -182,7 +183,7 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
         mask = op.nearest_mask(job.weights, job.canvas.cells)
         positive = op.inpainting_condition(positive, mask, masked)
         negative = op.inpainting_condition(negative, mask, masked)
-    guidance = op.Guidance(request.guidance, request.guidance_rescale or 0.0, request.guidance_interval or (0.0, 1.0))
+    guidance = guidance_of(request, job.sampling.guidance_scale(request.guidance, sigmas))
     denoise = op.guided(model, positive, negative, guidance, lookup)
     if not blends or known is None:
         return Run(denoise, x, sigmas, source)
@@ -228,6 +229,21 @@ def under_mask(job: Job, known: Tensor, drawn: Tensor, noise: Tensor) -> Tensor:
     if content == "fill":
         return mask * job.filled_posterior.sample(drawn) + (1 - mask) * known
     return (1 - mask) * known if content == "nothing" else mask * noise + (1 - mask) * known
+
+
+def guidance_of(request: Request, plus_plus: Scale | None) -> op.Guidance:
+    """The guidance of a resolved request, in a run that has a scale for each level or None."""
+    assert request.guidance is not None
+    return op.Guidance(
+        scale=request.guidance,
+        plus_plus=plus_plus,
+        rescale=request.guidance_rescale or 0.0,
+        interval=request.guidance_interval or (0.0, 1.0),
+        apg=request.apg,
+        dynamic_thresholding=request.dynamic_thresholding,
+        perturbed_attention=request.perturbed_attention,
+        self_attention=request.self_attention_guidance,
+    )
 
 
 def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 0) -> Iterator[Event]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sfumato import guides
 from sfumato import operations as op
 from sfumato.diffusion.presets import with_overrides
 from sfumato.errors import RequestError
@@ -40,6 +41,7 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
         width=width,
         height=height,
     )
+    guides.check(job.model, again)
     sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
     return replace(
         job, request=again, sampling=sampling, canvas=op.Canvas(width, height, job.model.stride), stage=STAGE

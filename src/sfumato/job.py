@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sfumato import guides
 from sfumato import operations as op
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.diffusion.sampling import Sampling
@@ -149,7 +150,7 @@ def prepare(
         picture, grey = part.cut(size)
     fit = RESIZES[resolved.resize_mode or "crop"]
     job = Job(
-        model,
+        guides.reshaped(model, resolved),
         resolved,
         sampling,
         op.Canvas(*size, model.stride),
@@ -210,7 +211,9 @@ def resolve(
     loras = model.loras[: len(model.loras) - len(named)]
     _check_there("loras", [*(request.loras or loras), *named], model.loras)
     _check_there("embeddings", request.embeddings, model.embeddings)
-    return replace(filled, loras=loras, embeddings=model.embeddings), sampling
+    resolved = replace(filled, loras=loras, embeddings=model.embeddings)
+    guides.check(model, resolved)
+    return resolved, sampling
 
 
 def _named(request: Request, only: range | None) -> tuple[Lora, ...]:

@@ -5,8 +5,8 @@ with 1 = repaint. Sampling is in float32 whatever the network's precision.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -15,8 +15,24 @@ from PIL import Image
 from torch import Tensor
 
 from sfumato.diffusion.denoiser import Denoise, Lookup
+from sfumato.diffusion.guidance import (
+    Combine,
+    Degrade,
+    Projected,
+    Scale,
+    Thresholded,
+    away,
+    constant,
+    halved,
+    halves,
+    once,
+    received_mask,
+    self_attention,
+    steered,
+    with_contrast,
+)
 from sfumato.diffusion.sampling import Sampling
-from sfumato.diffusion.wrappers import guide_doubled, interval, sigma_at
+from sfumato.diffusion.wrappers import combine, interval, sigma_at
 from sfumato.errors import RequestError
 from sfumato.images import (
     PictureSource,
@@ -31,7 +47,11 @@ from sfumato.images import (
 )
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Autoencoder, Posterior, decode_tiled, encode_tiled
+from sfumato.nn.circular import CircularConv2d
+from sfumato.nn.unet import UNet
+from sfumato.nn.watched import WatchedAttention, perturbed, watched
 from sfumato.request import SIDE_RANGE, Dialect
+from sfumato.request.guides import Apg, DynamicThresholding, PerturbedAttention, SelfAttentionGuidance
 from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE
 from sfumato.text.prompt import PromptReport
 from sfumato.text.telling import Wanted, tell
@@ -108,8 +128,8 @@ def encode_image(model: Model, pixels: Tensor) -> Posterior:
     autoencoder = model.autoencoder
     first = next(autoencoder.parameters())
     pixels = pixels.to(first)
-    tiled = pixels.shape[-1] * pixels.shape[-2] > TILED_ABOVE
-    posterior = encode_tiled(autoencoder, pixels) if tiled else autoencoder.encode(pixels)
+    by_tiles = pixels.shape[-1] * pixels.shape[-2] > TILED_ABOVE and not any(wraps(model))
+    posterior = encode_tiled(autoencoder, pixels) if by_tiles else autoencoder.encode(pixels)
     return Posterior(posterior.mean.float() * model.scaling_factor, posterior.std.float() * model.scaling_factor)
 
 
@@ -119,15 +139,15 @@ def decode(model: Model, latent: Tensor) -> Tensor:
 
     A half precision that overflows is not shown: that picture is decoded again in float32.
     """
-    autoencoder = model.autoencoder
-    pictures = [_decode_one(autoencoder, one) for one in torch.split(latent / model.scaling_factor, 1)]
+    pixels = latent.shape[-1] * latent.shape[-2] * model.stride**2
+    by_tiles = pixels > TILED_ABOVE and not any(wraps(model))  # a tile has edges
+    run = decode_tiled if by_tiles else Autoencoder.decode
+    pictures = [_decode_one(model.autoencoder, one, run) for one in torch.split(latent / model.scaling_factor, 1)]
     return torch.cat(pictures)
 
 
-def _decode_one(autoencoder: Autoencoder, latent: Tensor) -> Tensor:
+def _decode_one(autoencoder: Autoencoder, latent: Tensor, run: Callable[[Autoencoder, Tensor], Tensor]) -> Tensor:
     first = next(autoencoder.parameters())
-    pixels = latent.shape[-1] * latent.shape[-2] * autoencoder.config.stride**2
-    run = decode_tiled if pixels > TILED_ABOVE else Autoencoder.decode
     decoded = run(autoencoder, latent.to(first)).float()
     if first.dtype is not torch.float32 and not bool(torch.isfinite(decoded).all()):
         decoded = run(copy.deepcopy(autoencoder).float(), latent.to(first.device, torch.float32))
@@ -160,30 +180,94 @@ def _composed(model: Model, told: Composition, lookup: Lookup) -> Denoise:
     return call
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Guidance:
     """How far to go from the negative prompt's answer to the prompt's and beyond; 1 asks the prompt alone.
 
-    `rescale` takes the contrast back to the prompt's own answer, by that share. Outside of `interval`, parts of the
-    training timesteps from 0 (pure noise) to 1 (clean), the prompt alone is asked.
+    `plus_plus` is a scale for each noise level instead (`guidance.plus_plus`); `rescale` takes the contrast back to the
+    prompt's own answer, by that share. Outside of `interval`, parts of the training timesteps from 0 (pure noise) to 1
+    (clean), the prompt alone is asked. The others are as in `Request`.
     """
 
     scale: float
+    plus_plus: Scale | None = None
     rescale: float = 0.0
     interval: tuple[float, float] = (0.0, 1.0)
+    apg: Apg | None = None
+    dynamic_thresholding: DynamicThresholding | None = None
+    perturbed_attention: PerturbedAttention | None = None
+    self_attention: SelfAttentionGuidance | None = None
+
+    @property
+    def asks_negative(self) -> bool:
+        """Is the negative prompt's answer needed?"""
+        return self.scale != 1 or self.plus_plus is not None
+
+    def together(self) -> Combine:
+        """The way to combine both answers, with a memory of its own."""
+        if self.apg is not None:
+            return Projected(self.apg.eta, self.apg.threshold, self.apg.momentum)
+        if self.dynamic_thresholding is not None:
+            return Thresholded(**asdict(self.dynamic_thresholding))
+        return combine
 
 
 def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, lookup: Lookup) -> Denoise:
-    """The model as a denoiser with guidance: one call on the doubled batch, or on the single one where 1 is enough."""
-    conditional = conditioned(model, positive, lookup)
-    if guidance.scale == 1:
-        return conditional
-    doubled = conditioned(model, together([negative, positive]), lookup)
-    both = guide_doubled(doubled, guidance.scale, rescale=guidance.rescale, prediction=model.prediction)
+    """The model as a denoiser with guidance: one call on the doubled batch, or on the single one where 1 is enough.
+
+    Perturbed-attention and self-attention guidance add a call each.
+    """
+    alone = conditioned(model, positive, lookup)
+    watching, attention = (model, None) if guidance.self_attention is None else watched_model(model)
+    if guidance.asks_negative:
+        unconditional, conditional = halves(conditioned(watching, together([negative, positive]), lookup))
+        scale = guidance.plus_plus or constant(guidance.scale)
+        denoise = steered(conditional, unconditional, scale, together=guidance.together())
+    else:
+        denoise = conditional = unconditional = once(conditioned(watching, positive, lookup))
+    if guidance.perturbed_attention is not None:
+        denoise = _away_from_perturbed(model, denoise, conditional, positive, guidance.perturbed_attention, lookup)
+    if guidance.self_attention is not None and attention is not None:
+        again = conditioned(model, negative if guidance.asks_negative else positive, lookup)
+        degrade = Degrade(partial(_looked_at, watching.unet, attention), guidance.self_attention.blur, wraps(model))
+        strength = guidance.self_attention.scale
+        denoise = self_attention(denoise, unconditional, again, degrade, strength, model.prediction)
+    if guidance.rescale and guidance.asks_negative:
+        denoise = with_contrast(denoise, conditional, guidance.rescale, model.prediction)
     first, last = guidance.interval
     if (first, last) == (0.0, 1.0):
-        return both
-    return interval(both, conditional, sigma_at(model.schedule, last), sigma_at(model.schedule, first))
+        return denoise
+    return interval(denoise, alone, sigma_at(model.schedule, last), sigma_at(model.schedule, first))
+
+
+def _away_from_perturbed(
+    model: Model, denoise: Denoise, conditional: Denoise, positive: Told, by: PerturbedAttention, lookup: Lookup
+) -> Denoise:
+    other = conditioned(replace(model, unet=perturbed(model.unet, by.layers)), positive, lookup)
+    last = len(model.schedule)
+
+    def scale(sigma: float) -> float:
+        return max(by.scale - by.adaptive * (last - lookup(sigma)), 0.0)
+
+    return away(denoise, conditional, other, scale)
+
+
+def watched_model(model: Model) -> tuple[Model, WatchedAttention]:
+    """The model with a UNet whose attention at the lowest resolution can be read, and that attention."""
+    unet, attention = watched(model.unet)
+    return replace(model, unet=unet), attention
+
+
+def _looked_at(unet: UNet, attention: WatchedAttention, latent: Tensor) -> Tensor:
+    """Where the branch looked, of those that were asked together the first."""
+    cells = halved((latent.shape[2], latent.shape[3]), unet.config.levels - 1)
+    return received_mask(attention.received[: len(latent)], latent, cells)
+
+
+def wraps(model: Model) -> tuple[bool, bool]:
+    """Do maps go on at the other edge, along x and along y?"""
+    first = model.unet.conv_in
+    return (first.x, first.y) if isinstance(first, CircularConv2d) else (False, False)
 
 
 def start(noise: Tensor, sampling: Sampling, sigmas: list[float]) -> Tensor:

@@ -65,7 +65,9 @@ def measure(model: Model, width: int, height: int, *, repeats: int = 3) -> Speed
         mask = torch.ones(1, 1, *canvas.cells, device=model.device)
         positive, negative = (op.inpainting_condition(each, mask, x) for each in (positive, negative))
     sigma = model.schedule.sigma(len(model.schedule.sigmas) // 2)
-    denoise = op.guided(model, positive, negative, op.Guidance(model.family.guidance + 1), model.schedule.timestep)
+    denoise = op.guided(
+        model, positive, negative, op.Guidance(scale=model.family.guidance + 1), model.schedule.timestep
+    )
     parts: dict[str, Callable[[], object]] = {
         "text": lambda: op.encode_text(model, PROMPT, "", canvas),
         "step": lambda: denoise(x, sigma),

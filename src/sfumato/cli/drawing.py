@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfumato.cli.guides import Guides
 from sfumato.cli.options import (
     Destination,
     Drawing,
@@ -47,12 +48,13 @@ def txt2img(
     drawing: Drawing,
     varying: Varying,
     enlarging: Enlarging,
+    guides: Guides,
     destination: Destination,
     machine: Painter,
     voice: Voice,
 ) -> None:
     """Draw what the words say."""
-    begins = varying.fields() | enlarging.fields()
+    begins = varying.fields() | enlarging.fields() | guides.fields()
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
@@ -65,6 +67,7 @@ def img2img(
     drawing: Drawing,
     varying: Varying,
     fitting: Fitting,
+    guides: Guides,
     destination: Destination,
     machine: Painter,
     voice: Voice,
@@ -78,6 +81,7 @@ def img2img(
         "strength_rule": strength_rule,
         **varying.fields(),
         **fitting.fields(),
+        **guides.fields(),
     }
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
@@ -93,6 +97,7 @@ def inpaint(
     varying: Varying,
     fitting: Fitting,
     masking: Masking,
+    guides: Guides,
     destination: Destination,
     machine: Painter,
     voice: Voice,
@@ -110,12 +115,13 @@ def inpaint(
         "strength_rule": strength_rule,
         **varying.fields(),
         **fitting.fields(),
+        **guides.fields(),
     }
     draw(request_of(prompts, which, drawing, begins | masking.fields()), destination, machine, voice)
 
 
 def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Mapping[str, Any]) -> Request:
-    """The request that the options describe, with the fields about what it begins from.
+    """The request that the options describe, with the fields about what it begins from and how it is guided.
 
     Raises RequestError for the first option that is out of range.
     """

@@ -19,13 +19,18 @@ __all__ = [
     "with_overrides",
 ]
 
+CFG_PP = 1 / 12.5  # guidance 7.5 is lambda 0.6, which Chung et al. 2024 compare with it; A1111's factor too
+
 PRESETS: dict[str, Sampling] = {
     "ddim": Sampling(sampler="euler", spacing="leading", offset=1, end="first"),
+    "ddim_cfg_pp": Sampling(sampler="euler", spacing="leading", offset=1, end="first", plus_plus=CFG_PP),
     "ddpm": Sampling(sampler="euler_ancestral", spacing="leading", offset=1),
     "pndm": Sampling(sampler="plms", spacing="leading", offset=1, end="first"),
     "plms": Sampling(sampler="plms", spacing="leading", offset=1, end="first"),
     "euler": Sampling(sampler="euler", spacing="normal"),
     "euler_a": Sampling(sampler="euler_ancestral", spacing="normal"),
+    "euler_cfg_pp": Sampling(sampler="euler", spacing="normal", plus_plus=CFG_PP),
+    "euler_a_cfg_pp": Sampling(sampler="euler_ancestral", spacing="normal", plus_plus=CFG_PP),
     "heun": Sampling(sampler="heun", spacing="normal"),
     "dpm2": Sampling(sampler="dpm2", spacing="karras", discard_penultimate=True),
     "dpm2_a": Sampling(sampler="dpm2_ancestral", spacing="karras", discard_penultimate=True),
@@ -63,6 +68,7 @@ A1111: dict[str, Sampling] = {
     "DPM++ 3M SDE": replace(PRESETS["dpmpp_3m_sde"], enter="highest"),
     "LCM": Sampling(sampler="lcm", spacing="normal", enter="highest"),
     "DDIM": PRESETS["ddim"],
+    "DDIM CFG++": PRESETS["ddim_cfg_pp"],
     "PLMS": PRESETS["plms"],
     "UniPC": Sampling(sampler="unipc", spacing="leading", offset=1, end="first", options=UNIPC_BH1),
 }
@@ -86,6 +92,9 @@ A1111_SPACINGS: dict[str, str] = {
 COMFYUI: dict[str, Sampling] = {
     "euler": Sampling(sampler="euler", spacing="normal", rule="nearest"),
     "euler_ancestral": Sampling(sampler="euler_ancestral", spacing="normal", rule="nearest"),
+    # their lambda is the cfg itself
+    "euler_cfg_pp": Sampling(sampler="euler", spacing="normal", rule="nearest", plus_plus=1.0),
+    "euler_ancestral_cfg_pp": Sampling(sampler="euler_ancestral", spacing="normal", rule="nearest", plus_plus=1.0),
     "heun": Sampling(sampler="heun", spacing="normal", rule="nearest"),
     "dpm_2": Sampling(sampler="dpm2", spacing="normal", rule="nearest", discard_penultimate=True),
     "dpm_2_ancestral": Sampling(sampler="dpm2_ancestral", spacing="normal", rule="nearest", discard_penultimate=True),
@@ -126,6 +135,7 @@ ALIASES: dict[str, str] = {
     "euler_ancestral": "euler_a",
     "k_euler_a": "euler_a",
     "k_euler_ancestral": "euler_a",
+    "euler_ancestral_cfg_pp": "euler_a_cfg_pp",
     "k_lms": "lms",
     "k_lms_ka": "lms_karras",
     "k_heun": "heun",

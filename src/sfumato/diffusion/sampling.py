@@ -10,8 +10,10 @@ from typing import Literal
 from torch import Tensor
 
 from sfumato.diffusion.denoiser import Denoise, Lookup, Prediction
+from sfumato.diffusion.guidance import Scale, plus_plus
 from sfumato.diffusion.noise import Noise
 from sfumato.diffusion.samplers import SAMPLERS, TAKES_SCHEDULE, Step
+from sfumato.diffusion.samplers.step import ancestral
 from sfumato.diffusion.schedule import NoiseSchedule, TimestepRule
 from sfumato.diffusion.spacing import LAID_IN_SIGMA, SPACINGS, Grid
 from sfumato.errors import RequestError
@@ -36,6 +38,7 @@ class Sampling:
     bounds               the spacing whose first and last level bound a rule laid in sigma (diffusers' Euler
                          family); None: the schedule's own ends
     discard_penultimate  lay one step more and leave out the last level but one (A1111 and ComfyUI for DPM2)
+    plus_plus            guidance is CFG++'s, with this times the scale of a request as its lambda; None: ordinary
 
     Raises RequestError for an unknown sampler or spacing.
     """
@@ -54,6 +57,7 @@ class Sampling:
     original_steps: int = 50
     bounds: str | None = None
     discard_penultimate: bool = False
+    plus_plus: float | None = None
 
     def __post_init__(self) -> None:
         _known("sampler", self.sampler, SAMPLERS)
@@ -93,6 +97,13 @@ class Sampling:
         A run that ends above 0 (DDIM and PNDM of Stable Diffusion: 0.02917) keeps that much noise.
         """
         return x if self.leaves == "as_is" else x / math.sqrt(1.0 + end**2)
+
+    def guidance_scale(self, guidance: float, sigmas: list[float]) -> Scale | None:
+        """The scale of guidance at each level where it depends on the level, as in CFG++; else None."""
+        if self.plus_plus is None:
+            return None
+        eta = float(dict(self.options).get("eta", 1.0 if self.sampler == "euler_ancestral" else 0.0))  # type: ignore[arg-type]
+        return plus_plus(guidance * self.plus_plus, sigmas, lambda level, lower: ancestral(level, lower, eta)[0])
 
     def lookup(self, schedule: NoiseSchedule, sigmas: list[float]) -> Lookup:
         """The timestep of any noise level in a run over these levels, for `denoiser`."""

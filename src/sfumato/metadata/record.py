@@ -18,6 +18,7 @@ FORMAT = 1  # of the record; a reader refuses a higher one
 # What A1111 calls the presets
 A1111_SAMPLERS = {
     "ddim": "DDIM",
+    "ddim_cfg_pp": "DDIM CFG++",
     "ddpm": "DDPM",
     "plms": "PLMS",
     "pndm": "PLMS",
@@ -115,6 +116,7 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Denoising strength": _strength(request),
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
         **_picture_parameters(request, record["index"]),
+        "Tiling": "True" if request.tiling else None,
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
         "ENSD": str(request.step_seed_delta) if request.step_seed_delta else None,
         "RNG": "GPU" if request.noise == "philox" else "CPU",

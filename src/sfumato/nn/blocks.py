@@ -20,6 +20,14 @@ Call = Callable[..., Tensor]
 Size = tuple[int, int]
 """Height and width."""
 
+Join = Callable[[Tensor, Tensor], Tensor]
+"""How a level on the way up takes in what the way down left: ([B, C, h, w], skip [B, S, h, w]) to [B, C + S, h, w]."""
+
+
+def beside(x: Tensor, skip: Tensor) -> Tensor:
+    """Both maps as they are, one after the other."""
+    return torch.cat([x, skip], dim=1)
+
 
 def direct(layer: nn.Module, *inputs: Tensor | Size | None) -> Tensor:
     """`layer(*inputs)`."""
@@ -117,7 +125,8 @@ class Upsample(nn.Module):
         doubled = (2 * x.shape[2], 2 * x.shape[3])
         height, width = size or doubled
         large = x.shape[2] * x.shape[3] >= self.transposed_from and x.device.type == "cpu"
-        large = large and not self.conv._forward_hooks  # which add to what the convolution itself returns (nn/lora.py)
+        # not where something adds to what the convolution itself returns (nn/lora.py), or pads it in another way
+        large = large and type(self.conv) is nn.Conv2d and not self.conv._forward_hooks
         if large and (height, width) == doubled and not torch.is_grad_enabled():
             kernel = transposed_taps(transposed_taps(self.conv.weight, 2), 3).transpose(0, 1)
             return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
@@ -204,7 +213,10 @@ class MidLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One resolution on the way up: each resnet block also sees the feature map that the way down left."""
+    """One resolution on the way up: each resnet block also sees the feature map that the way down left.
+
+    `join` puts both together: `beside`, or another way (nn/freeu.py).
+    """
 
     def __init__(
         self, shared: Shared, inputs: Sequence[int], channels: int, *, heads: int, depths: Sequence[int], double: bool
@@ -213,13 +225,14 @@ class UpLevel(nn.Module):
         self.resnets = nn.ModuleList(shared.resnet(width, channels) for width in inputs)
         self.attentions = shared.transformers(channels, heads, depths)
         self.upsamplers = nn.ModuleList([Upsample(channels)] if double else [])
+        self.join: Join = beside
 
     def forward(
         self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Tensor, size: Size | None, call: Call
     ) -> Tensor:
         """[B, C, h, w] and one skip for each resnet block to the next higher resolution, of `size` if there is one."""
         for resnet, attention, skip in zip_longest(self.resnets, self.attentions, skips):
-            x = call(resnet, torch.cat([x, skip], dim=1), embedding)
+            x = call(resnet, self.join(x, skip), embedding)
             if attention is not None:
                 x = call(attention, x, context)
         for upsample in self.upsamplers:

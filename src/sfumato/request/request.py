@@ -16,6 +16,16 @@ from sfumato.request.checks import (
     checked_prompts,
     nearest,
 )
+from sfumato.request.guides import (
+    Apg,
+    DynamicThresholding,
+    FreeU,
+    Part,
+    PerturbedAttention,
+    SelfAttentionGuidance,
+    Tiling,
+    checked_part,
+)
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.request.pictures import (
     SEED_LIMIT,
@@ -51,6 +61,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "strength": (0.0, 1.0),
     "mask_blur": (0.0, 256.0),
 }
+_PARTS: dict[str, type[Part]] = {
+    part.FIELD: part for part in (FreeU, PerturbedAttention, SelfAttentionGuidance, Apg, DynamicThresholding)
+}
 _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
 _OFF = ("mask_invert", "masked_only")  # which JSON leaves out unless they are on
 
@@ -83,6 +96,8 @@ class Request:
     loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
     dialect         how weights and other marks in the prompts are read
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
+    tiling          the directions, x, y or both, in which the picture can be repeated without a seam
+    freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding   see these classes; None is off
     """
 
     prompt: str | Sequence[str] = ""
@@ -121,6 +136,12 @@ class Request:
     strict: bool = False
     loras: Sequence[Lora] = ()
     embeddings: Sequence[Embedding] = ()
+    tiling: Tiling | None = None
+    freeu: FreeU | None = None
+    perturbed_attention: PerturbedAttention | None = None
+    self_attention_guidance: SelfAttentionGuidance | None = None
+    apg: Apg | None = None
+    dynamic_thresholding: DynamicThresholding | None = None
 
     def __post_init__(self) -> None:
         _set(self, "prompt", checked_prompts(self.prompt))
@@ -134,6 +155,9 @@ class Request:
         _set(self, "guidance_interval", checked_interval(self.guidance_interval))
         _set(self, "loras", checked_loras(self.loras))
         _set(self, "embeddings", checked_embeddings(self.embeddings))
+        check_choice("tiling", self.tiling, Tiling)
+        for name, part in _PARTS.items():
+            _set(self, name, checked_part(part, getattr(self, name)))
         check_choice("noise", self.noise, NoiseMode, optional=False)
         checked_dialect(self.dialect)
         check_choice("strength_rule", self.strength_rule, StrengthRule)
@@ -148,6 +172,11 @@ class Request:
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.apg is not None and self.dynamic_thresholding is not None:
+            raise RequestError(
+                "apg is given with dynamic_thresholding, which both say what guidance adds; leave out one of them",
+                "apg",
+            )
         if self.strict and self.batch not in (None, 1):
             raise RequestError(
                 f"batch is {self.batch} with strict, which makes pictures one by one; leave out one of them", "batch"
@@ -186,6 +215,7 @@ class Request:
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
         values["hires"] = self.hires and self.hires.to_dict()
         values["variation"] = self.variation and self.variation.to_dict()
+        values |= {name: value.to_dict() for name, value in values.items() if isinstance(value, Part)}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()

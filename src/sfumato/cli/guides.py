@@ -1,0 +1,90 @@
+"""Options for how pictures are guided and how the networks run; all are off unless they are given."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from sfumato.cli.options import NUMBER
+
+PART = "on|VALUE|KEY=VALUE,..."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guides:
+    """What changes how a picture is guided; None is off. The keys are the fields of the request's part."""
+
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(metavar="FROM:TO", help="Guide only between these parts of the noise schedule, 0 to 1."),
+    ] = None
+    tiling: Annotated[
+        str | None, typer.Option(metavar="x|y|both", help="A picture that repeats without a seam in these directions.")
+    ] = None
+    freeu: Annotated[str | None, typer.Option(metavar=PART, help="FreeU: b1, b2, s1, s2; on = 1.3, 1.4, 0.9, 0.2.")] = (
+        None
+    )
+    perturbed_attention: Annotated[
+        str | None,
+        typer.Option(
+            "--perturbed-attention", "--pag", metavar=PART, help="PAG: scale (3), layers (mid; A+B), adaptive (0)."
+        ),
+    ] = None
+    self_attention_guidance: Annotated[
+        str | None,
+        typer.Option("--self-attention-guidance", "--sag", metavar=PART, help="SAG: scale (0.75), blur (1)."),
+    ] = None
+    apg: Annotated[
+        str | None,
+        typer.Option(metavar=PART, help="Adaptive projected guidance: eta (0), threshold (0 = none), momentum (0)."),
+    ] = None
+    dynamic_thresholding: Annotated[
+        str | None,
+        typer.Option(metavar=PART, help="mimic_scale (7), percentile (1), separate_channels, start, measure, phi (1)."),
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a request that these options are. Raises typer.BadParameter for what cannot be read."""
+        parts = ("freeu", "perturbed_attention", "self_attention_guidance", "apg", "dynamic_thresholding")
+        return {
+            "guidance_interval": parse_interval(self.guidance_interval),
+            "tiling": self.tiling,
+            **{name: parse_part(name, getattr(self, name)) for name in parts},
+        }
+
+
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """Two numbers from `0.1:0.8`."""
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not NUMBER.fullmatch(first) or not NUMBER.fullmatch(last):
+        raise typer.BadParameter(f"--guidance-interval is {text!r}; it must be two numbers, such as 0.1:0.8.")
+    return float(first), float(last)
+
+
+def parse_part(name: str, text: str | None) -> Any:
+    """A part of a request as the request takes it: `on` is its defaults, one value its first field, else an object.
+
+    In `scale=2,layers=mid+up_blocks.0` a + lies between the items of a list.
+    """
+    if text is None or text == "on":
+        return None if text is None else True
+    if "=" not in text:
+        return _value(text)
+    fields: dict[str, Any] = {}
+    for pair in text.split(","):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip() or key.strip() in fields:
+            option = name.replace("_", "-")
+            raise typer.BadParameter(f"--{option} is {text!r}; it must be on, a value, or like key=value,key=value.")
+        fields[key.strip()] = _value(value.strip())
+    return fields
+
+
+def _value(text: str) -> Any:
+    if NUMBER.fullmatch(text):
+        return float(text)
+    if text in ("true", "false"):
+        return text == "true"
+    return text.split("+") if "+" in text else text

@@ -1,0 +1,160 @@
+"""The parts of a request that change how a picture is guided or how the networks run; each is off when it is None."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar
+
+from sfumato.errors import RequestError
+from sfumato.request.checks import checked_number
+
+Tiling = Literal["x", "y", "both"]
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of numbers that belong together. Raises RequestError that names the field, the value and the range.
+
+    A part may be told as itself, as a mapping of its fields, as the value of its first field, or as true: its defaults.
+    """
+
+    FIELD: ClassVar[str]
+    RANGES: ClassVar[Ranges] = {}
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.RANGES.items():
+            where = f"{self.FIELD}.{name}"
+            checked = checked_number(where, getattr(self, name), low, high)
+            if checked is None:
+                raise RequestError(f"{where} is None; it must be a number from {low:g} to {high:g}", where)
+            object.__setattr__(self, name, checked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part as JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class FreeU(Part):
+    """How much the two lowest levels of the way up count: their own features (b1, b2) and what skips to them (s1, s2).
+
+    1 everywhere changes nothing. The defaults are the authors' for SD 1.4 and SDXL; 1.5, 1.6, 0.9, 0.2 those for
+    SD 1.5, 1.4, 1.6, 0.9, 0.2 for SD 2.1. Si et al. 2023.
+    """
+
+    FIELD = "freeu"
+    RANGES: ClassVar[Ranges] = dict.fromkeys(("b1", "b2", "s1", "s2"), (0.0, 4.0))
+
+    b1: float = 1.3
+    b2: float = 1.4
+    s1: float = 0.9
+    s2: float = 0.2
+
+
+@dataclass(frozen=True)
+class PerturbedAttention(Part):
+    """Away from what the network draws when some layers' self-attention is the identity. Ahn et al. 2024 (PAG).
+
+    `layers` are names of the UNet's modules, or beginnings of such names: "mid", "down_blocks.1",
+    "up_blocks.0.attentions.1". `adaptive` weakens the scale by that much a training timestep as the noise falls.
+    """
+
+    FIELD = "perturbed_attention"
+    RANGES: ClassVar[Ranges] = {"scale": (0.0, 100.0), "adaptive": (0.0, 10.0)}
+
+    scale: float = 3.0
+    layers: Sequence[str] = ("mid",)
+    adaptive: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = (self.layers,) if isinstance(self.layers, str) else self.layers
+        if not isinstance(layers, Sequence) or not layers or not all(isinstance(e, str) and e for e in layers):
+            raise RequestError(
+                f"perturbed_attention.layers is {self.layers!r}; it must be names of layers, such as mid",
+                "perturbed_attention.layers",
+            )
+        object.__setattr__(self, "layers", tuple(layers))
+
+
+@dataclass(frozen=True)
+class SelfAttentionGuidance(Part):
+    """Away from what the network draws when what it looks at most is blurred. Hong et al. 2022 (SAG).
+
+    `blur` is the standard deviation of the blur in latent cells.
+    """
+
+    FIELD = "self_attention_guidance"
+    RANGES: ClassVar[Ranges] = {"scale": (0.0, 10.0), "blur": (0.1, 3.0)}
+
+    scale: float = 0.75
+    blur: float = 1.0
+
+
+@dataclass(frozen=True)
+class Apg(Part):
+    """Adaptive projected guidance: what guidance adds along the prompt's own answer is multiplied by `eta`.
+
+    What it adds is first no longer than `threshold` (0: of any length) and has `momentum` times its sum so far added,
+    negative to push away from earlier steps. 1, 0, 0 is ordinary guidance. Sadat et al. 2024, algorithm 1.
+    """
+
+    FIELD = "apg"
+    RANGES: ClassVar[Ranges] = {"eta": (-10.0, 10.0), "threshold": (0.0, 1000.0), "momentum": (-1.0, 1.0)}
+
+    eta: float = 0.0
+    threshold: float = 0.0
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class DynamicThresholding(Part):
+    """Guidance at a high scale with the spread of values that `mimic_scale` would give.
+
+    The other fields are those of the extension sd-dynamic-thresholding: `percentile` of the values that need not be
+    clamped; `separate_channels`, or all together; `start` of the scaling, the mean or zero; what `measure`s spread, the
+    largest difference (ad) or the standard deviation (std); `phi`, how much of it is taken.
+    """
+
+    FIELD = "dynamic_thresholding"
+    RANGES: ClassVar[Ranges] = {"mimic_scale": (0.0, 100.0), "percentile": (0.5, 1.0), "phi": (0.0, 1.0)}
+
+    mimic_scale: float = 7.0
+    percentile: float = 1.0
+    separate_channels: bool = True
+    start: Literal["mean", "zero"] = "mean"
+    measure: Literal["ad", "std"] = "ad"
+    phi: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (("start", ("mean", "zero")), ("measure", ("ad", "std")), ("separate_channels", (0, 1))):
+            if getattr(self, name) not in allowed:
+                raise RequestError(
+                    f"dynamic_thresholding.{name} is {getattr(self, name)!r}; it must be one of "
+                    f"{', '.join(map(str, allowed))}",
+                    f"dynamic_thresholding.{name}",
+                )
+        object.__setattr__(self, "separate_channels", bool(self.separate_channels))
+
+
+P = TypeVar("P", bound=Part)
+
+
+def checked_part(kind: type[P], value: object) -> P | None:
+    """What stands for a part as the part; None stays. Raises RequestError that names what is wrong."""
+    if value is None or isinstance(value, kind):
+        return value
+    names = [field.name for field in fields(kind)]
+    if value is True:
+        return kind()
+    if isinstance(value, Mapping):
+        unknown = [str(name) for name in value if name not in names]
+        if unknown:
+            raise RequestError(
+                f"{kind.FIELD} is {value!r}, but it has no {unknown[0]!r}; it has {', '.join(names)}", kind.FIELD
+            )
+        return kind(**value)
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return kind(**{names[0]: value})
+    raise RequestError(f"{kind.FIELD} is {value!r}; it must be an object of {', '.join(names)}", kind.FIELD)
