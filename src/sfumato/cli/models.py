@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli import registering
+from sfumato.cli import merging, registering
 from sfumato.cli.options import Voice, between, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sfumato.weights.lora_describe import LoraDescription
 
 app = typer.Typer(help="List, inspect, name and convert models.")
-app.registered_commands += registering.app.registered_commands
+app.registered_commands += registering.app.registered_commands + merging.app.registered_commands
 
 STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' words for what we read and write
 
@@ -106,9 +106,9 @@ def convert(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Write a model in the other format, or a LoRA in another dialect.
+    """Write a model in the other format, a LoRA in another dialect, or any other file as safetensors.
 
-    A model: a diffusers folder, or one .safetensors file with the original names.
+    A model: a diffusers folder, or one .safetensors file with the original names; without an averaged copy (EMA).
     """
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
@@ -120,8 +120,17 @@ def convert(
     from sfumato.weights.load import load
     from sfumato.weights.save import save_file, save_folder
 
+    found = describe(model, variant=variant)
+    if "file" in found.components:  # no model: a LoRA, an autoencoder, an embedding, ...
+        from sfumato.weights.rewrite import rewrite
+
+        written = rewrite(found.path, output, dtype=None if dtype is None else named_dtype(dtype), overwrite=overwrite)
+        if voice.json:
+            write_document({"path": str(written), "family": None, "notes": [found.what]})
+        else:
+            write_line(written)
+        return
     if dtype is None:  # as it is, and not as it would be computed
-        found = describe(model, variant=variant)
         dtype = STORED.get(found.components["unet"].dtypes[0]) if "unet" in found.components else None
     precision = None if dtype is None else named_dtype(dtype)
     with progress() as bar:
@@ -192,22 +201,6 @@ def assemble(
         write_document({"path": str(written)})
     else:
         write_line(written)
-
-
-@app.command("verify")
-@grouped
-def verify(voice: Voice, model: MaybeName = None) -> None:
-    """Read every weight of a model, check that all are there and finite, and print their sha256."""
-    from sfumato.weights.load import load
-
-    with progress() as bar:
-        bar("reading every weight")
-        hashes = load(model).hashes
-    if voice.json:
-        write_document({"model": model, "sha256": hashes})
-        return
-    for name, digest in hashes.items():
-        write_line(f"{digest}  {name}")
 
 
 def _tell_lora(lora: "LoraDescription") -> None:

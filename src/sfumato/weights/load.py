@@ -98,6 +98,16 @@ def the_file(folder: Path) -> Path | None:
 
 def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | None) -> Model:
     """Read the weights of an opened model. All networks are there in the end, or an error is raised."""
+    model = hollow(opened, name)
+    shy = autoencoder_dtype(opened.family, model.autoencoder, dtype)
+    for component in (opened.unet, *opened.text):
+        fill(component.part, component.tensors, Placement(device, dtype))
+    fill(opened.autoencoder.part, opened.autoencoder.tensors, Placement(device, shy, innermost=True))
+    return model
+
+
+def hollow(opened: Opened, name: str) -> Model:
+    """Return an opened model without weights: its networks are on the meta device."""
     if opened.prediction is None:
         raise WeightsError(
             f"{opened.path} is {opened.family.title}, which predicts noise (512-base) or velocity (768-v), and no "
@@ -110,10 +120,6 @@ def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | N
         opened.tokenizers, tuple(cast(TextEncoder, each.part.network) for each in opened.text), rules_of(opened)
     )
     schedule, sampling = sampling_config(scheduler, opened.path)
-    shy = autoencoder_dtype(opened.family, autoencoder, dtype)
-    for component in (opened.unet, *opened.text):
-        fill(component.part, component.tensors, Placement(device, dtype))
-    fill(opened.autoencoder.part, opened.autoencoder.tensors, Placement(device, shy, innermost=True))
     return Model(
         name=name,
         source=opened.path,

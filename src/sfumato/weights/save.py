@@ -2,12 +2,11 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file as write_safetensors
 from torch import Tensor, nn
 
 from sfumato.diffusion.denoiser import Prediction
@@ -17,9 +16,10 @@ from sfumato.text.clip_vocabulary import clip_tokenizer
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.component_files import TEXT_STEM, UNET_STEM
 from sfumato.weights.ldm import AUTOENCODER_PREFIX, UNET_PREFIX, autoencoder_naming, unet_naming
-from sfumato.weights.naming import prefixed, to_theirs
+from sfumato.weights.naming import Rule, prefixed
 from sfumato.weights.opened import INDEX_OPTIONS, text_names
 from sfumato.weights.single import METADATA, TOKENIZER_FILES, text_naming, text_prefixes
+from sfumato.weights.streaming import write_stream
 from sfumato.weights.writing import folder_written_aside, written_aside
 
 # The version of diffusers whose configuration files these are; it only decides about warnings there.
@@ -58,21 +58,33 @@ def save_folder(
     fit the precision; nothing is left then.
     """
     path = Path(path)
+    states = {name: network.state_dict() for name, network, _ in networks_of(model)}
     with folder_written_aside(path, overwrite=overwrite) as folder:
-        write_json(folder / "model_index.json", index_of(model))
-        write_json(folder / "sfumato.json", defaults_of(model))
-        write_json(folder / "scheduler" / "scheduler_config.json", dict(model.scheduler))
-        for name, network, config in networks_of(model):
-            write_json(
-                folder / name / "config.json",
-                {**config, "_diffusers_version": DIFFUSERS_VERSION} if name in ("unet", "vae") else config,
-            )
-            stem = TEXT_STEM if name.startswith("text_encoder") else UNET_STEM
-            file = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-            write_tensors(folder / name / file, network.state_dict(), {"format": "pt"}, dtype)
-        for name, tokenizer in zip(text_names(model.family.text), model.text.tokenizers, strict=True):
-            tokenizer.save(folder / name.replace("text_encoder", "tokenizer"))
+
+        def write_network(name: str, file: Path) -> None:
+            write_tensors(file, states[name], {"format": "pt"}, dtype)
+
+        write_folder(model, folder, write_network, variant=variant)
     return path
+
+
+def write_folder(
+    model: Model, folder: Path, write_network: Callable[[str, Path], None], *, variant: str | None = None
+) -> None:
+    """Fill a folder in the diffusers format; `write_network` writes the weights of a network, by its name there."""
+    write_json(folder / "model_index.json", index_of(model))
+    write_json(folder / "sfumato.json", defaults_of(model))
+    write_json(folder / "scheduler" / "scheduler_config.json", dict(model.scheduler))
+    for name, _, config in networks_of(model):
+        write_json(
+            folder / name / "config.json",
+            {**config, "_diffusers_version": DIFFUSERS_VERSION} if name in ("unet", "vae") else config,
+        )
+        stem = TEXT_STEM if name.startswith("text_encoder") else UNET_STEM
+        file = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+        write_network(name, folder / name / file)
+    for name, tokenizer in zip(text_names(model.family.text), model.text.tokenizers, strict=True):
+        tokenizer.save(folder / name.replace("text_encoder", "tokenizer"))
 
 
 def save_file(model: Model, path: Path | str, *, dtype: torch.dtype | None = None, overwrite: bool = False) -> Path:
@@ -85,17 +97,27 @@ def save_file(model: Model, path: Path | str, *, dtype: torch.dtype | None = Non
     path = Path(path)
     if path.suffix != ".safetensors":
         raise OutputError(f"{path}: a single file is written as .safetensors; name it so.")
-    names = list(model.unet.state_dict())
-    tensors = to_theirs(prefixed(unet_naming(model.unet.config, names), UNET_PREFIX), model.unet.state_dict())
-    names = list(model.autoencoder.state_dict())
-    naming = prefixed(autoencoder_naming(model.autoencoder.config, names), AUTOENCODER_PREFIX)
-    tensors.update(to_theirs(naming, model.autoencoder.state_dict()))
-    for prefix, encoder in zip(text_prefixes(model.family.text), model.text.encoders, strict=True):
-        state = encoder.state_dict()
-        tensors.update(to_theirs(text_naming(encoder.config, prefix, list(state), ()), state))
+    states = {name: network.state_dict() for name, network, _ in networks_of(model)}
+    tensors = {
+        rule.theirs: rule.write([states[network][name] for name in rule.ours]) for network, rule in single_rules(model)
+    }
     with written_aside(path, overwrite=overwrite) as aside:
         write_tensors(aside, tensors, metadata_of(model), dtype)
     return path
+
+
+def single_rules(model: Model) -> list[tuple[str, Rule]]:
+    """Return what a single file of a model holds: each of its tensors' rules, and the network that it is of."""
+    names = list(model.unet.state_dict())
+    rules = [("unet", rule) for rule in prefixed(unet_naming(model.unet.config, names), UNET_PREFIX)]
+    names = list(model.autoencoder.state_dict())
+    naming = prefixed(autoencoder_naming(model.autoencoder.config, names), AUTOENCODER_PREFIX)
+    rules += [("vae", rule) for rule in naming]
+    kind = model.family.text
+    for name, prefix, encoder in zip(text_names(kind), text_prefixes(kind), model.text.encoders, strict=True):
+        naming = text_naming(encoder.config, prefix, list(encoder.state_dict()), ())
+        rules += [(name, rule) for rule in naming]
+    return rules
 
 
 def networks_of(model: Model) -> list[tuple[str, nn.Module, dict[str, Any]]]:
@@ -182,17 +204,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], dtype: torch.dtype | None
 ) -> None:
     """Write a safetensors file. Raises OutputError if it cannot be written or a weight leaves the precision's range."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for name, tensor in tensors.items():
-        value = tensor.detach().to("cpu", dtype).contiguous()
-        if not torch.isfinite(value.sum(dtype=torch.float64)):
-            raise OutputError(f"{path}: weight {name!r} is not finite in {value.dtype}; use bfloat16 or float32.")
-        written[name] = value
-    try:
-        write_safetensors(written, path, metadata=metadata)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+    outline = {name: (dtype or tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    write_stream(path, outline, lambda name: tensors[name].detach().to("cpu", dtype), metadata)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
