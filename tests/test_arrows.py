@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
         "images": "opening",
         "preview": "images",
         "masks": "images",
+        "outpainting": "images masks request",
         "upscaling": "request",
         "nn": "",
         "diffusion": "",
@@ -34,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
         # networks of another shape for one request, and whether the model has what it asks for
         "guides": "model nn request diffusion.guidance",
         "hires": "guides operations request nn upscaling diffusion job",
-        "job": "guides text.words operations hires request model nn metadata images masks diffusion",
+        "job": "guides text.words operations hires outpainting request model nn metadata images masks diffusion",
         "generation": "job hires operations events preview request model nn metadata images masks diffusion text",
         "engine": "text.words generation diffusion events weights request images model",
         "replay": "text.words engine generation job events metadata images model",

@@ -20,6 +20,7 @@ from sfumato.masks import Inset, filled_from_around, inset, inverted
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Posterior
+from sfumato.outpainting import extended
 from sfumato.request import Defaults, Lora, Request, fill
 from sfumato.text.words import alike_loras
 
@@ -143,6 +144,8 @@ def prepare(
     size = (resolved.width, resolved.height)
     if grey is not None and request.mask_invert:
         grey = inverted(grey)
+    if picture is not None and request.outpaint is not None:
+        picture, grey = extended(picture, request.outpaint)
     part = None
     if picture is not None and grey is not None and request.masked_only:
         assert resolved.padding is not None
@@ -167,17 +170,20 @@ def prepare(
 
 def _check_together(request: Request, *, image: bool, mask: bool) -> None:
     fields = {name: getattr(request, name) is not None for name in ("strength", "strength_rule", "resize_mode")}
-    for field, given in {**fields, "mask": mask}.items():
+    for field, given in {**fields, "mask": mask, "outpaint": request.outpaint is not None}.items():
         if given and not image:
             raise RequestError(f"{field} is given but no image; give a start image", field)
     for field in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content"):
         value = getattr(request, field)
-        if value not in (None, False) and not mask:
+        masked = mask or (request.outpaint is not None and field in ("masked_only", "padding"))
+        if value not in (None, False) and not masked:
             raise RequestError(f"{field} is {value!r} but there is no mask; give a mask", field)
     if request.padding is not None and not request.masked_only:
         raise RequestError(
             f"padding is {request.padding} but masked_only is off; padding is around what it cuts out", "padding"
         )
+    if request.outpaint is not None and (mask or request.resize_mode is not None):
+        raise RequestError("outpaint makes its own mask and size; leave out the mask and resize_mode", "outpaint")
     if request.hires is not None and image:
         raise RequestError("hires is given with a start image; it is for pictures that are drawn from words", "hires")
     if request.masked_only and request.resize_mode is not None:

@@ -180,3 +180,18 @@ def test_help_takes_less_than_three_tenths_of_a_second_of_computing(sfumato: Run
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.3
+
+
+def test_outpaint_grows_a_picture_and_hires_a_drawing(sfumato: Run, model: Path, here: Path, photo: Path) -> None:
+    done = sfumato("outpaint", photo, "a tree", "-m", model, "--left", 16, "--feather", 4, "-o", "grown.png")
+    assert (done.returncode, done.stdout) == (0, "grown.png\n"), done.stderr
+    before, after = pixels(photo), pixels(here / "grown.png")
+    assert after.shape == (before.shape[0], before.shape[1] + 16, 3)
+    assert np.array_equal(before[:, 4:], after[:, 20:])
+    more = ("--hires", 1.5, "--hires-strength", 0.5, "--variation", "0.2:7", "--seed-size", "32x32")
+    done = sfumato("txt2img", "a tree", "-m", model, "--seed", 1, "-o", "large.png", *more)
+    assert done.returncode == 0, done.stderr
+    assert pixels(here / "large.png").shape == (3 * SIDE // 2, 3 * SIDE // 2, 3)
+    done = sfumato("txt2img", "a tree", "-m", model, "--hires-steps", 3)
+    assert done.returncode == 2
+    assert "--hires" in done.stderr

@@ -1,4 +1,4 @@
-"""txt2img, img2img and inpaint: words, and perhaps a picture, to pictures."""
+"""txt2img, img2img, inpaint and outpaint: words, and perhaps a picture, to pictures."""
 
 import time
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
 from sfumato.cli.remote import Painter
-from sfumato.cli.starting import Enlarging, Fitting, Masking, Share, StrengthRule, Varying
+from sfumato.cli.starting import Enlarging, Fitting, Growing, Masking, Share, StrengthRule, Varying
 from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
@@ -118,6 +118,29 @@ def inpaint(
         **guides.fields(),
     }
     draw(request_of(prompts, which, drawing, begins | masking.fields()), destination, machine, voice)
+
+
+@app.command("outpaint")
+@grouped
+def outpaint(
+    image: StartImage,
+    prompts: Prompts,
+    growing: Growing,
+    which: Which,
+    drawing: Drawing,
+    varying: Varying,
+    destination: Destination,
+    machine: Painter,
+    voice: Voice,
+    strength: Share = None,
+    strength_rule: StrengthRule = None,
+) -> None:
+    """Draw what lies beyond the sides of a picture.
+
+    The picture keeps its bytes but for a soft edge at those sides.
+    """
+    begins = {"image": image, "strength": strength, "strength_rule": strength_rule}
+    draw(request_of(prompts, which, drawing, begins | growing.fields() | varying.fields()), destination, machine, voice)
 
 
 def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Mapping[str, Any]) -> Request:

@@ -1,4 +1,4 @@
-"""Options about what pictures begin from: masks, fitting, variations, a second pass."""
+"""Options about what pictures begin from: masks, fitting, new sides, variations, a second pass."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -133,3 +133,30 @@ class Enlarging:
         if "negative" in given:
             given["negative_prompt"] = given.pop("negative")
         return {"hires": given}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growing:
+    """What is added at the sides of a picture."""
+
+    left: Annotated[int, typer.Option(parser=whole, metavar="PIXELS", help="New at the left.")] = 0
+    top: Annotated[int, typer.Option(parser=whole, metavar="PIXELS", help="New at the top.")] = 0
+    right: Annotated[int, typer.Option(parser=whole, metavar="PIXELS", help="New at the right.")] = 0
+    bottom: Annotated[int, typer.Option(parser=whole, metavar="PIXELS", help="New at the bottom.")] = 0
+    feather: Annotated[
+        int, typer.Option(parser=whole, metavar="PIXELS", help="Of the old picture, in which the new part fades out.")
+    ] = 32
+    fill: Annotated[
+        str, typer.Option(metavar="WHAT", help="What is in the new part at first: edge, around, mean or noise.")
+    ] = "edge"
+    masked_only: Annotated[
+        bool, typer.Option("--masked-only", help="Work on what is around the new part alone, at --size.")
+    ] = False
+    padding: Annotated[
+        int | None, typer.Option(parser=whole, metavar="PIXELS", help="Around it with --masked-only; 32.")
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the request."""
+        sides = {name: getattr(self, name) for name in ("left", "top", "right", "bottom", "feather", "fill")}
+        return {"outpaint": sides, "masked_only": self.masked_only, "padding": self.padding}

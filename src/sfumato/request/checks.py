@@ -43,8 +43,8 @@ def check_choice(name: str, value: object, choices: object, *, optional: bool = 
         raise RequestError(f"{name} is {value!r}; it must be one of {', '.join(known)}", name)
 
 
-def check_integer(name: str, value: object, low: int, high: int) -> None:
-    if value is None and name != "count":
+def check_integer(name: str, value: object, low: int, high: int, *, optional: bool = True) -> None:
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}; it must be a whole number from {low} to {high}", name)

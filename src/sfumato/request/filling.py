@@ -74,6 +74,15 @@ def _size(side: int, request: Request, picture_size: tuple[int, int] | None) -> 
     if picture_size is None or request.masked_only:
         return request.width or side, request.height or side
     width, height = picture_size
+    if request.outpaint is not None:
+        width, height = request.outpaint.grown(width, height)
+        for name, asked, side in (("width", request.width, width), ("height", request.height, height)):
+            if asked not in (None, side):
+                raise RequestError(
+                    f"{name} is {asked} but outpaint makes the picture {width}x{height}; leave it out, or scale the "
+                    "picture first",
+                    name,
+                )
     if request.width is not None or request.height is not None:
         wide = request.width or round(width * (request.height or 0) / height)
         return wide, request.height or round(height * wide / width)

@@ -22,6 +22,47 @@ MaskedContent = Literal["original", "fill", "noise", "nothing"]
 """What is where a mask repaints before noise is added: the picture, the colours around, noise, an empty latent."""
 
 
+OutpaintFill = Literal["edge", "around", "mean", "noise"]
+"""What is in the new part before noise is added: the edge drawn out, the colours around, their mean, coloured noise."""
+
+
+@dataclass(frozen=True)
+class Outpaint:
+    """Pixels that a picture grows by at each side, and within how many of the old ones the two fade into each other.
+
+    Raises RequestError.
+    """
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+    feather: int = 32
+    fill: OutpaintFill = "edge"
+
+    def __post_init__(self) -> None:
+        for name in ("left", "top", "right", "bottom", "feather"):
+            check_integer(f"outpaint.{name}", getattr(self, name), 0, SIDE_RANGE[1], optional=False)
+        check_choice("outpaint.fill", self.fill, OutpaintFill, optional=False)
+        if not (self.left or self.top or self.right or self.bottom):
+            raise RequestError("outpaint adds nothing at any side; give left, top, right or bottom", "outpaint")
+
+    def grown(self, width: int, height: int) -> tuple[int, int]:
+        """The size of a picture of this size when it has grown."""
+        return width + self.left + self.right, height + self.top + self.bottom
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sides and the rest as JSON values."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def checked_outpaint(value: object) -> Outpaint | None:
+    """What stands for the sides: an Outpaint or its fields. Raises RequestError."""
+    if value is None:
+        return None
+    return checked_part(value, Outpaint, "outpaint", "its sides such as left and top, feather and fill")
+
+
 @dataclass(frozen=True)
 class Variation:
     """A little of another seed's start noise: 0 is the request's own picture, 1 that of `seed`; a random one if None.
@@ -57,9 +98,7 @@ def checked_size(name: str, value: object) -> tuple[int, int] | None:
     if len(pair) != 2:
         raise RequestError(f"{name} is {value!r}; it must be a width and a height in pixels", name)
     for side in pair:
-        check_integer(name, side, *SIDE_RANGE)
-        if side is None:
-            raise RequestError(f"{name} is {value!r}; it must be a width and a height in pixels", name)
+        check_integer(name, side, *SIDE_RANGE, optional=False)
     return pair[0], pair[1]
 
 

@@ -32,10 +32,12 @@ from sfumato.request.pictures import (
     SIDE_RANGE,
     Hires,
     MaskedContent,
+    Outpaint,
     ResizeMode,
     StrengthRule,
     Variation,
     checked_hires,
+    checked_outpaint,
     checked_size,
     checked_variation,
 )
@@ -81,6 +83,7 @@ class Request:
     masked_only     works on what is around the mask alone, with `padding` pixels, at width x height; the picture keeps
                     its own size
     masked_content  what is under the mask before noise is added: original (the default), fill, noise, nothing
+    outpaint        new parts at the picture's sides, drawn; its fields stand for an `Outpaint`
     variation       a share of another seed's start noise; a strength, or (strength, seed), stands for a `Variation`
     step_seed_delta   is added to the seed for the noise of stochastic samplers' steps: A1111's ENSD
     hires           a second pass over the picture, enlarged; a scale, or its fields, stand for a `Hires`
@@ -127,6 +130,7 @@ class Request:
     masked_only: bool = False
     padding: int | None = None
     masked_content: MaskedContent | None = None
+    outpaint: Outpaint | None = None
     hires: Hires | None = None
     variation: Variation | None = None
     seed_size: tuple[int, int] | None = None
@@ -147,7 +151,7 @@ class Request:
         _set(self, "prompt", checked_prompts(self.prompt))
         check_text("negative_prompt", self.negative_prompt)
         for name, (low, high) in _INTEGERS.items():
-            check_integer(name, getattr(self, name), low, high)
+            check_integer(name, getattr(self, name), low, high, optional=name != "count")
         for name, (least, most) in _NUMBERS.items():
             _set(self, name, checked_number(name, getattr(self, name), least, most))
         for name in _NAMES:
@@ -163,6 +167,7 @@ class Request:
         check_choice("strength_rule", self.strength_rule, StrengthRule)
         check_choice("resize_mode", self.resize_mode, ResizeMode)
         check_choice("masked_content", self.masked_content, MaskedContent)
+        _set(self, "outpaint", checked_outpaint(self.outpaint))
         _set(self, "hires", checked_hires(self.hires))
         _set(self, "variation", checked_variation(self.variation))
         _set(self, "seed_size", checked_size("seed_size", self.seed_size))
@@ -213,6 +218,7 @@ class Request:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
+        values["outpaint"] = self.outpaint and self.outpaint.to_dict()
         values["hires"] = self.hires and self.hires.to_dict()
         values["variation"] = self.variation and self.variation.to_dict()
         values |= {name: value.to_dict() for name, value in values.items() if isinstance(value, Part)}
