@@ -31,13 +31,16 @@ ARROWS: dict[str, set[str]] = {
         # what a family is and how weights are hashed lies below the model; how a model is read and written, above it
         "model": "nn text diffusion request weights.families weights.hashing",
         "weights": "nn text diffusion model request",
+        # networks beside the model's and the pictures that they see: in a run they are a part of the conditioning
+        "controls": "nn text images metadata request model",
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
         "guides": "model nn request diffusion.guidance",
         "hires": "guides operations request nn upscaling diffusion job",
-        "job": "guides text.words operations hires outpainting request model nn metadata images masks diffusion",
-        "generation": "job hires operations events preview request model nn metadata images masks diffusion text",
-        "engine": "text.words generation diffusion events weights request images model",
+        "job": "controls guides text.words operations hires outpainting request model nn metadata images masks diffusion",
+        "generation": "controls job hires operations events preview request model nn metadata images masks diffusion"
+        " text",
+        "engine": "controls text.words generation diffusion events weights request images model",
         "replay": "text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
@@ -50,8 +53,8 @@ ARROWS: dict[str, set[str]] = {
         "server.worker": "server allocator engine events metadata replay request",  # the process that draws
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
         "client": "request events metadata opening server.values",
-        "cli": "allocator client engine evaluate events images metadata operations replay request scenes server speed"
-        " text.prompt train weights",
+        "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
+        " server speed text.prompt train weights",
         "__main__": "cli",
     }.items()
 }

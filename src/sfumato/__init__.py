@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from sfumato.metadata import describe, save
     from sfumato.model import Model
     from sfumato.operations import reconstruct
-    from sfumato.request import Embedding, Lora, Request
+    from sfumato.request import Control, Embedding, Lora, Request
     from sfumato.weights.load import load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "Control",
     "Embedding",
     "Engine",
     "Event",
@@ -51,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "Client": "client",
+    "Control": "request",
     "Embedding": "request",
     "Engine": "engine",
     "Event": "events",

@@ -2,19 +2,22 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from sfumato.controls.reading import control_names
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
-from sfumato.images import PictureSource
+from sfumato.images import NO_PICTURES, Pictures, PictureSource
 from sfumato.model import Model
 from sfumato.request import Embedding, Lora, Request, draw_seed
 from sfumato.text.words import alike_loras, words
+from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.load import embedded, load
 from sfumato.weights.lora import locate_lora, with_loras
@@ -65,7 +68,7 @@ def named_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def state_of(path: Path) -> tuple[Path, int, int]:
+def state_of(path: Path) -> "FileState":
     """What shows that a file is still the same: its path, size and time of change."""
     state = path.stat()
     return path, state.st_size, state.st_mtime_ns
@@ -79,8 +82,20 @@ def embedded_name() -> str | None:
         return None
 
 
-ChangeKey = tuple[tuple[Lora | Embedding, tuple[Path, int, int]], ...]
+FileState = tuple[Path, int, int]
+"""A file, its size and its time of change."""
+
+ChangeKey = tuple[tuple[Lora | Embedding, FileState], ...]
 """LoRAs and embeddings, and the states of their files."""
+
+
+@dataclass(frozen=True)
+class KeptControl:
+    """A control network that was read for a model, and the state of its file."""
+
+    base: Model
+    state: FileState
+    network: nn.Module
 
 
 class Engine:
@@ -96,6 +111,7 @@ class Engine:
         self._keep = keep
         self._models: OrderedDict[tuple[str | None, str | None], Model] = OrderedDict()
         self._changed: tuple[Model, ChangeKey, Model] | None = None
+        self._controls: dict[str, KeptControl] = {}
 
     def is_loaded(self, name: str | None = None, vae: str | None = None) -> bool:
         """Is this model in memory?"""
@@ -125,12 +141,26 @@ class Engine:
             self._changed = (base, key, with_embeddings(with_loras(base, loras), embeddings))
         return self._changed[2]
 
+    def _with_controls(self, model: Model, base: Model, names: Sequence[str]) -> Model:
+        """The model with control networks, of which those of the last call are kept while their files stay the same."""
+        named = {name: state_of(control_file(name)) for name in names}
+        kept = {
+            name: found
+            for name, found in self._controls.items()
+            if found.base is base and found.state == named.get(name)
+        }
+        self._controls = kept  # the others are let go before new ones are read
+        steered = with_controls(model, names, {name: found.network for name, found in kept.items()})
+        self._controls = {name: KeptControl(base, state, steered.controls[name]) for name, state in named.items()}
+        return steered
+
     def _base(self, name: str | None, vae: str | None) -> Model:
         key = (name, vae)
         if key not in self._models:
             while len(self._models) >= self._keep:
                 self._models.popitem(last=False)
                 self._changed = None
+                self._controls = {}
             place = None if name is None or name == embedded_name() else name
             self._models[key] = load(place, vae=vae, dtype=self.dtype, device=self.device)
         self._models.move_to_end(key)
@@ -142,6 +172,7 @@ class Engine:
         *,
         image: PictureSource | None = None,
         mask: PictureSource | None = None,
+        pictures: Pictures = NO_PICTURES,
         metadata: bool = True,
         preview_every: int = 0,
         halt: Halt | None = None,
@@ -155,16 +186,17 @@ class Engine:
             yield Loading(request.model or "the embedded model")
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
-        for pictures, named in alike_loras(request):
-            model = self.model_for(request, pictures[0], named)
+        for run, named in alike_loras(request):
+            model = self.model_for(request, run[0], named)
             stopped = yield from stream(
                 model,
                 request,
                 image=image,
                 mask=mask,
+                pictures=pictures,
                 metadata=metadata,
                 preview_every=preview_every,
-                only=pictures,
+                only=run,
                 halt=halt,
             )
             if stopped:
@@ -176,9 +208,11 @@ class Engine:
         `named` are the LoRAs of that prompt, where they are known.
         """
         loras = words(request, index).loras if named is None else named
-        return self.model(request.model, request.vae, [*request.loras, *loras], request.embeddings)
+        model = self.model(request.model, request.vae, [*request.loras, *loras], request.embeddings)
+        return self._with_controls(model, self._base(request.model, request.vae), control_names(request))
 
     def forget(self) -> None:
         """Drops all models from memory."""
         self._models.clear()
         self._changed = None
+        self._controls = {}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sfumato import __version__
 from sfumato import operations as op
+from sfumato.controls.steering import steered
 from sfumato.diffusion.denoiser import Denoise
 from sfumato.diffusion.guidance import Scale
 from sfumato.diffusion.noise import NoiseSource, fresh_noise, noise_source
@@ -18,7 +19,7 @@ from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import inpaint
 from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.hires import enlarged
-from sfumato.images import PictureSource, to_levels, to_pictures
+from sfumato.images import NO_PICTURES, Pictures, PictureSource, to_levels, to_pictures
 from sfumato.job import Job, prepare
 from sfumato.masks import keep_outside
 from sfumato.metadata import Provenance, make_record, stamp
@@ -45,14 +46,16 @@ def generate(
     *,
     image: PictureSource | None = None,
     mask: PictureSource | None = None,
+    pictures: Pictures = NO_PICTURES,
     metadata: bool = True,
 ) -> list[Image.Image]:
     """The pictures of a request, in order; `.info` holds what `sfumato.save` writes with them.
 
-    `image` and `mask` may be handed over instead of being read from the request's paths. Without `metadata` the model
-    is not hashed. Raises RequestError for what the model cannot do, PictureError for pictures that cannot be read.
+    `image` and `mask` may be handed over instead of being read from the request's paths; so may any picture of it, in
+    `pictures`, by the name that it has in the request, such as `sha256:...`. Without `metadata` the model is not
+    hashed. Raises RequestError for what the model cannot do, PictureError for pictures that cannot be read.
     """
-    events = stream(model, request, image=image, mask=mask, metadata=metadata)
+    events = stream(model, request, image=image, mask=mask, pictures=pictures, metadata=metadata)
     return [event.picture for event in events if isinstance(event, Finished)]
 
 
@@ -62,6 +65,7 @@ def stream(
     *,
     image: PictureSource | None = None,
     mask: PictureSource | None = None,
+    pictures: Pictures = NO_PICTURES,
     metadata: bool = True,
     preview_every: int = 0,
     halt: Halt | None = None,
@@ -72,7 +76,7 @@ def stream(
     To cancel, leave the loop; to end early with what there is, say so when `halt` asks. `only` are the numbers of the
     pictures that are made, by default all. Returns whether it was ended. Arguments and errors are those of `generate`.
     """
-    job = prepare(model, request, image=image, mask=mask, only=only)
+    job = prepare(model, request, image=image, mask=mask, pictures=pictures, only=only)
     for batch in batches(job):
         for event in draw(job, batch, metadata=metadata, preview_every=preview_every):
             yield event
@@ -183,6 +187,7 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
         mask = op.nearest_mask(job.weights, job.canvas.cells)
         positive = op.inpainting_condition(positive, mask, masked)
         negative = op.inpainting_condition(negative, mask, masked)
+    positive, negative = steered(positive, negative, job.steerings, sigmas)
     guidance = guidance_of(request, job.sampling.guidance_scale(request.guidance, sigmas))
     denoise = op.guided(model, positive, negative, guidance, lookup)
     if not blends or known is None:

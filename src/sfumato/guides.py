@@ -41,7 +41,8 @@ def tiled(model: Model, tiling: Tiling) -> Model:
     """The model with networks that see the opposite edge beyond an edge: its pictures repeat without a seam."""
     x, y = tiling != "y", tiling != "x"
     networks = circular(model.unet, x=x, y=y), circular(model.autoencoder, x=x, y=y)
-    return replace(model, unet=networks[0], autoencoder=networks[1])
+    controls = {name: circular(network, x=x, y=y) for name, network in model.controls.items()}
+    return replace(model, unet=networks[0], autoencoder=networks[1], controls=controls)
 
 
 def _check_tiling(model: Model, tiling: Tiling | None, width: int, height: int) -> None:

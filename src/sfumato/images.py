@@ -19,7 +19,10 @@ from sfumato.errors import PictureError
 from sfumato.opening import FORMATS as FORMATS
 from sfumato.opening import MAX_PIXELS as MAX_PIXELS
 from sfumato.opening import MAX_SIDE as MAX_SIDE
+from sfumato.opening import NO_PICTURES as NO_PICTURES
+from sfumato.opening import Pictures as Pictures
 from sfumato.opening import PictureSource as PictureSource
+from sfumato.opening import named_picture as named_picture
 from sfumato.opening import open_picture as open_picture
 from sfumato.opening import to_mask as to_mask
 from sfumato.opening import to_rgb as to_rgb

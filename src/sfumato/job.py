@@ -10,12 +10,32 @@ from torch import Tensor
 
 from sfumato import guides
 from sfumato import operations as op
+from sfumato.controls.reading import (
+    NO_CONTROLS,
+    ReadControls,
+    check_controls_there,
+    control_names,
+    read_controls,
+    steerings,
+)
+from sfumato.controls.steering import Steering
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.spacing import strength_steps, tail
 from sfumato.errors import RequestError
 from sfumato.hires import second_pass
-from sfumato.images import RESIZES, PictureSource, mask_weights, open_picture, to_mask, to_pixels, to_rgb
+from sfumato.images import (
+    NO_PICTURES,
+    RESIZES,
+    Pictures,
+    PictureSource,
+    mask_weights,
+    named_picture,
+    open_picture,
+    to_mask,
+    to_pixels,
+    to_rgb,
+)
 from sfumato.masks import Inset, filled_from_around, inset, inverted
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
@@ -48,6 +68,7 @@ class Job:
     inset: Inset | None = None
     only: range | None = None
     stage: str = ""
+    read: ReadControls = NO_CONTROLS
 
     @property
     def levels(self) -> list[float]:
@@ -56,6 +77,11 @@ class Job:
         assert self.request.steps is not None
         lay = partial(self.sampling.sigmas, self.model.schedule)
         return tail(lay, self.request.steps, strength, self.request.strength_rule or "share")
+
+    @cached_property
+    def steerings(self) -> tuple[Steering, ...]:
+        """The controls with their networks and what these see at this size."""
+        return steerings(self.model, self.read, (self.canvas.width, self.canvas.height), self.mask)
 
     @cached_property
     def second(self) -> "Job | None":
@@ -116,16 +142,18 @@ def prepare(
     *,
     image: PictureSource | None = None,
     mask: PictureSource | None = None,
+    pictures: Pictures = NO_PICTURES,
     only: range | None = None,
 ) -> Job:
     """Reads and fits the pictures and makes every field of the request concrete. Errors are those of `generate`.
 
     `only` are the numbers of the pictures that will be made, by default all.
     """
+    check_controls_there(request, model)
     if image is not None or request.image is not None:
-        image = image if image is not None else _path(request.image, "image")
+        image = image if image is not None else named_picture(request.image, "image", pictures)
     if mask is not None or request.mask is not None:
-        mask = mask if mask is not None else _path(request.mask, "mask")
+        mask = mask if mask is not None else named_picture(request.mask, "mask", pictures)
     _check_together(request, image=image is not None, mask=mask is not None)
     picture = None if image is None else to_rgb(open_picture(image))
     grey = None if mask is None else to_mask(open_picture(mask))
@@ -138,7 +166,8 @@ def prepare(
     inputs = {  # of the mask as it was given: replay looks for it
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
-    named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"))
+    read = read_controls(request, picture, pictures)
+    named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"), controls=read.controls)
     resolved, sampling = resolve(model, named, picture.size if picture else None, only)
     assert resolved.width is not None and resolved.height is not None
     size = (resolved.width, resolved.height)
@@ -150,21 +179,23 @@ def prepare(
     if picture is not None and grey is not None and request.masked_only:
         assert resolved.padding is not None
         part = inset(picture, grey, resolved.padding, size)
+        read = read.within(picture.size, part.box)
         picture, grey = part.cut(size)
     fit = RESIZES[resolved.resize_mode or "crop"]
     job = Job(
-        guides.reshaped(model, resolved),
+        guides.reshaped(model.with_only(control_names(request)), resolved),
         resolved,
         sampling,
         op.Canvas(*size, model.stride),
         fit(picture, *size) if picture else None,
         fit(grey, *size) if grey else None,
-        inputs,
+        {**inputs, **read.inputs},
         part,
         only,
+        read=read,
     )
     for each in (job, job.second):  # what cannot be run is told before anything is
-        assert each is None or each.levels
+        assert each is None or (each.levels and len(each.steerings) == len(request.controls))
     return job
 
 
@@ -192,12 +223,6 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
             "leave out one of them",
             "resize_mode",
         )
-
-
-def _path(source: str | None, field: str) -> str:
-    if source is None or source.startswith("sha256:"):
-        raise RequestError(f"{field} is {source}, a picture that must be handed over with the request", field)
-    return source
 
 
 def resolve(

@@ -1,19 +1,20 @@
 """A model: the networks of one checkpoint and what belongs to them, as one frozen value."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.diffusion.denoiser import Lookup, Prediction
 from sfumato.diffusion.denoiser import denoiser as wrap
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.schedule import NoiseSchedule
+from sfumato.nn.additions import UNetCall, together
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.unet import UNet
 from sfumato.request import Embedding, Lora
@@ -52,10 +53,10 @@ class Model:
     """The networks of a checkpoint, its noise schedule and its default way to sample.
 
     `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
-    name what was found in the files and is not used. `loras` are merged into the networks; the text
-    encoders know the words of `embeddings`. `files` are the weight files
-    of each component and LoRA, and `hash_files` returns the sha256 of some of them; a model that was made in memory has
-    neither.
+    name what was found in the files and is not used. `loras` are merged into the networks; the text encoders know the
+    words of `embeddings`; `controls` are the control networks that requests may name. `files` are the weight files of
+    each component, LoRA and control network, and `hash_files` returns the sha256 of some of them; a model that was made
+    in memory has neither.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Model:
     notes: tuple[str, ...] = ()
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
+    controls: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
     def stride(self) -> int:
@@ -110,7 +112,18 @@ class Model:
             return {component: self.hash_files(paths) for component, paths in self.files.items()}
         networks = {"unet": self.unet, "vae": self.autoencoder}
         text = {f"text_encoder{'' if not i else f'_{i + 1}'}": each for i, each in enumerate(self.text.encoders)}
-        return {name: hash_tensors(network.state_dict()) for name, network in {**networks, **text}.items()}
+        controls = {f"control {name}": network for name, network in self.controls.items()}
+        every = {**networks, **text, **controls}
+        return {name: hash_tensors(network.state_dict()) for name, network in every.items()}
+
+    def with_only(self, controls: Iterable[str]) -> "Model":
+        """This model with some of its control networks and without the others."""
+        kept = {name: self.controls[name] for name in controls}
+        if kept.keys() == self.controls.keys():
+            return self
+        dropped = {f"control {name}" for name in self.controls.keys() - kept.keys()}
+        files = {name: paths for name, paths in self.files.items() if name not in dropped}
+        return replace(self, controls=kept, files=files)
 
     def denoiser(self, lookup: Lookup | None = None) -> ConditionedDenoise:
         """Return network, schedule and prediction as one function of a noised latent, its level and what is wanted.
@@ -123,9 +136,11 @@ class Model:
 
             def network(scaled: Tensor, timestep: Tensor) -> Tensor:
                 seen = scaled.to(self.dtype)
+                call = UNetCall(seen, timestep, sigma, told.context, told.pooled, told.size)
+                added = together(adder.additions(call) for adder in told.adders)
                 if told.concat is not None:
                     seen = torch.cat([seen, told.concat], dim=1)
-                return self.unet(seen, timestep, told.context, told.pooled, told.size)  # type: ignore[no-any-return]
+                return self.unet(seen, timestep, told.context, told.pooled, told.size, added)  # type: ignore[no-any-return]
 
             find = lookup or self.schedule.timestep
             return wrap(network, self.schedule, self.prediction, find)(x, sigma)
@@ -136,6 +151,8 @@ class Model:
         """Move the networks to a device and into a precision, and return this model. An fp16-shy autoencoder stays."""
         self.unet.to(device=device, dtype=dtype)
         self.text.to(device, dtype)
+        for control in self.controls.values():
+            control.to(device=device, dtype=dtype)
         self.autoencoder.to(device=device, dtype=autoencoder_dtype(self.family, self.autoencoder, dtype))
         return self
 

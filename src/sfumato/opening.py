@@ -12,17 +12,36 @@ Nothing here imports torch: a server reads what strangers send in a process that
 import io
 import os
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from sfumato.errors import PictureError
+from sfumato.errors import PictureError, RequestError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_SIDE = 16_384  # pixels; what JPEG and WebP hold, about
 MAX_PIXELS = 8192 * 8192  # the largest picture that a request can make can also be read
 
 PictureSource = str | os.PathLike[str] | bytes | Image.Image
+
+Pictures = Mapping[str, PictureSource]
+"""Pictures that are handed over beside a request, by the text that names them in it, such as `sha256:...`."""
+
+NO_PICTURES: Pictures = MappingProxyType({})
+
+
+def named_picture(name: str | None, field: str, pictures: Pictures) -> PictureSource:
+    """The picture of a name in a request: one that was handed over, or the path itself.
+
+    Raises RequestError for a digest of which no picture was handed over.
+    """
+    if name is not None and name in pictures:
+        return pictures[name]
+    if name is None or name.startswith("sha256:"):
+        raise RequestError(f"{field} is {name}, a picture that must be handed over with the request", field)
+    return name
 
 
 def open_picture(source: PictureSource, *, formats: tuple[str, ...] = FORMATS) -> Image.Image:

@@ -13,7 +13,7 @@ from sfumato.engine import Engine
 from sfumato.errors import ModelNotFoundError, PictureError
 from sfumato.events import Finished, Progress
 from sfumato.generation import as_it_is, batches, draw, environment
-from sfumato.images import PictureSource, open_picture, to_mask, to_rgb
+from sfumato.images import NO_PICTURES, Pictures, PictureSource, open_picture, to_mask, to_rgb
 from sfumato.job import Job, prepare
 from sfumato.metadata import FORMAT, describe, pixels_digest
 from sfumato.model import Model
@@ -52,13 +52,15 @@ def replay(
     model: str | None = None,
     image: PictureSource | None = None,
     mask: PictureSource | None = None,
+    pictures: Pictures = NO_PICTURES,
     verify: bool = True,
 ) -> Verdict:
     """Makes a picture of sfumato again, in the batch that it was made in, and compares.
 
-    `model` names the weights where they are now, if they have moved. A start picture and a mask that are not handed
-    over are looked for beside the picture, by their pixels. Without `verify`, other weights and inputs are used as they
-    are. Raises PictureError if the file is no picture of sfumato, and what `Engine.run` raises.
+    `model` names the weights where they are now, if they have moved. Pictures that it was made from and that are not
+    handed over (by their digests in `pictures`) are looked for beside it, by their pixels. Without `verify`, other
+    weights and inputs are used as they are. Raises PictureError if the file is no picture of sfumato, and what
+    `Engine.run` raises.
     """
     found = describe(picture)
     record, request = found.record, found.request
@@ -77,16 +79,17 @@ def replay(
         return Verdict(
             "missing weight", f"the model {weights.name} has other weights: {'; '.join(other)}", changes=other
         )
-    inputs: dict[str, PictureSource | None] = {"image": image, "mask": mask}
+    given = {"image": image, "mask": mask}
+    found_pictures: dict[str, PictureSource] = {}
     for name, digest in record["inputs"].items():
-        inputs[name] = inputs.get(name) or _beside(Path(picture), digest, name)
-        if inputs[name] is None:
+        source = given.get(name) or pictures.get(digest) or _beside(Path(picture), digest, name)
+        if source is None:
             return Verdict("missing picture", f"the {name} that it was made from ({digest}) is not beside it")
+        found_pictures[digest] = source
     together = next(run for run, _ in alike_loras(request) if record["index"] in run)
-    plain = replace(request, image=None, mask=None)
-    job = prepare(weights, plain, image=inputs["image"], mask=inputs["mask"], only=together)
+    job = prepare(weights, request, pictures=found_pictures, only=together)
     if verify and job.inputs != record["inputs"]:
-        return Verdict("missing picture", "the start picture or the mask is not the one that it was made from")
+        return Verdict("missing picture", "a picture is not the one that it was made from")
     changes = other + _other_environment(record, weights)
     return _compare(Path(picture), record, _again(job, record["index"], record.get("halted_at")), changes)
 
@@ -109,7 +112,7 @@ def _other_environment(record: Mapping[str, Any], model: Model) -> tuple[str, ..
 
 def _beside(picture: Path, digest: str, name: str) -> Path | None:
     """The picture in the same folder whose upright pixels have this digest."""
-    read = to_rgb if name == "image" else to_mask
+    read = to_mask if name == "mask" else to_rgb
     for path in sorted(picture.absolute().parent.iterdir()):
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             continue

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 import sfumato
-from sfumato.cli import bench, data, demo, drawing, evaluation, machine, models, pictures, scenes, serve, training
+from sfumato.cli import (
+    bench,
+    data,
+    demo,
+    drawing,
+    evaluation,
+    machine,
+    models,
+    pictures,
+    scenes,
+    serve,
+    steering,
+    training,
+)
 from sfumato.cli.options import SIZE
 from sfumato.cli.progress import is_verbose
 from sfumato.errors import RequestError, SfumatoError
@@ -23,7 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for verbs in (drawing.app, pictures.app, evaluation.app, training.app, machine.app, bench.app, demo.app, serve.app):
+VERB_FILES = (drawing, pictures, steering, evaluation, training, machine, bench, demo, serve)
+for verbs in (file.app for file in VERB_FILES):
     app.registered_commands += verbs.registered_commands
 app.add_typer(models.app, name="models")
 app.add_typer(scenes.app, name="scenes")

@@ -23,6 +23,7 @@ from sfumato.cli.progress import Bar, progress
 from sfumato.cli.prompts import read_prompts
 from sfumato.cli.remote import Painter
 from sfumato.cli.starting import Enlarging, Fitting, Growing, Masking, Share, StrengthRule, Varying
+from sfumato.cli.steering import Steered
 from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def txt2img(
     drawing: Drawing,
     varying: Varying,
     enlarging: Enlarging,
+    steered: Steered,
     guides: Guides,
     destination: Destination,
     machine: Painter,
     voice: Voice,
 ) -> None:
     """Draw what the words say."""
-    begins = varying.fields() | enlarging.fields() | guides.fields()
+    begins = varying.fields() | enlarging.fields() | steered.fields() | guides.fields()
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
@@ -66,6 +68,7 @@ def img2img(
     which: Which,
     drawing: Drawing,
     varying: Varying,
+    steered: Steered,
     fitting: Fitting,
     guides: Guides,
     destination: Destination,
@@ -80,6 +83,7 @@ def img2img(
         "strength": strength,
         "strength_rule": strength_rule,
         **varying.fields(),
+        **steered.fields(),
         **fitting.fields(),
         **guides.fields(),
     }
@@ -95,6 +99,7 @@ def inpaint(
     which: Which,
     drawing: Drawing,
     varying: Varying,
+    steered: Steered,
     fitting: Fitting,
     masking: Masking,
     guides: Guides,
@@ -114,6 +119,7 @@ def inpaint(
         "strength": strength,
         "strength_rule": strength_rule,
         **varying.fields(),
+        **steered.fields(),
         **fitting.fields(),
         **guides.fields(),
     }
@@ -189,7 +195,7 @@ def draw(request: Request, destination: Destination, machine: Painter, voice: Vo
         metadata=not destination.no_metadata,
         told=not voice.json,
     )
-    for source in (request.image, request.mask):
+    for source in (request.image, request.mask, *(control.image for control in request.controls)):
         if source is not None:
             check_picture(source)
     started = time.monotonic()

@@ -74,6 +74,8 @@ def show(
     write_line(f"is: {found.what} ({found.reason})")
     if found.lora is not None:
         _tell_lora(found.lora)
+    elif found.control is not None:
+        write_line("used by: --control, with a picture")
     elif found.problem is not None:
         write_line(f"cannot draw: {found.problem}")
     else:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfumato.metadata.containers import CHUNK, PARAMETERS
 from sfumato.metadata.infotext import Infotext, format_infotext
-from sfumato.request import Hires, Lora, Request
+from sfumato.request import Control, Hires, Lora, Request
 
 FORMAT = 1  # of the record; a reader refuses a higher one
 
@@ -57,6 +57,22 @@ A1111_SCHEDULES = {
     "align_your_steps": "Align Your Steps",
     "align_your_steps_sdxl": "Align Your Steps",
 }
+# What sd-webui-controlnet calls what we make for control networks, and how we let them act.
+A1111_MODULES = {
+    "scribble": "scribble_xdog",
+    "blur": "blur_gaussian",
+    "tile": "tile_resample",
+    "colour": "t2ia_color_grid",
+    "luminance": "recolor_luminance",
+    "inpaint": "inpaint_only",
+}
+A1111_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+    "guess": "ControlNet is more important",  # the nearest
+}
+A1111_RESIZES = {"crop": "Crop and Resize", "fill": "Resize and Fill", "stretch": "Just Resize"}
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,10 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Halted at step": str(record["halted_at"]) if "halted_at" in record else None,
         "Version": f"sfumato {record['environment'].get('sfumato', '')}".strip(),
     }
+    parameters |= {
+        f"ControlNet {place}": _control_text(control, record["model"]["hashes"])
+        for place, control in enumerate(request.controls)
+    }
     prompt = request.prompts[record["index"] // request.count]
     known = {key: value for key, value in parameters.items() if value}
     return format_infotext(Infotext(prompt, request.negative_prompt, known))
@@ -183,6 +203,24 @@ def _lora_text(lora: Lora) -> str:
     """A LoRA as A1111 names one in a prompt, where another tool would read it."""
     weights = f"{lora.weight:g}" if lora.weight == lora.text_weight else f"{lora.text_weight:g}:{lora.weight:g}"
     return f"<lora:{PurePath(lora.name).name.removesuffix('.safetensors')}:{weights}>"
+
+
+def _control_text(control: Control, hashes: Mapping[str, str]) -> str:
+    """A control as sd-webui-controlnet writes one, where A1111 would read it."""
+    name = PurePath(control.model).name.removesuffix(".safetensors")
+    found = hashes.get(f"control {control.model}", "")[:8]
+    values = {
+        "Module": A1111_MODULES.get(control.preprocessor, control.preprocessor),
+        "Model": f"{name} [{found}]" if found else name,
+        "Weight": f"{control.weight:g}",
+        "Resize Mode": A1111_RESIZES[control.resize],
+        **{f"Threshold {letter}": f"{value:g}" for letter, value in zip("AB", control.options.values(), strict=False)},
+        "Guidance Start": f"{control.start:g}",
+        "Guidance End": f"{control.end:g}",
+        "Pixel Perfect": "True",
+        "Control Mode": A1111_MODES[control.mode],
+    }
+    return ", ".join(f"{key}: {value}" for key, value in values.items())
 
 
 def stamp(picture: Image.Image, record: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfumato.nn.additions import Context
 from sfumato.nn.memory import add, multiply
 from sfumato.nn.norm import GroupNorm
 
@@ -34,6 +35,27 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """[B, L, D] and context [B, S, C] to [B, L, D]."""
         return self.to_out(attend(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))  # type: ignore[no-any-return]
+
+
+class CrossAttention(Attention):
+    """Attention on words, and on each picture beside them with keys and values of its own; what is found is added.
+
+    `place` is this layer's number among the cross-attentions of its UNet. Ye et al. 2023, equation 5.
+    """
+
+    place = 0
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:  # type: ignore[override]
+        """[B, L, D] and a context of C features to [B, L, D]."""
+        if not context.images:
+            return super().forward(x, context.words)
+        query = self.to_q(x)
+        found = attend(query, self.to_k(context.words), self.to_v(context.words), self.heads)
+        for image in context.images:
+            key, value = image.keys[self.place](image.tokens), image.values[self.place](image.tokens)
+            seen = attend(query, key, value, self.heads) * image.weight
+            found = found + seen * image.masks.get(x.shape[1], 1.0)
+        return self.to_out(found)  # type: ignore[no-any-return]
 
 
 class GatedGelu(nn.Module):
@@ -67,12 +89,12 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = Attention(width, width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.attn2 = Attention(width, context_width, heads)
+        self.attn2 = CrossAttention(width, context_width, heads)
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """[B, L, D] and context [B, S, C] to [B, L, D]."""
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """[B, L, D] and a context of C features to [B, L, D]."""
         normed = self.norm1(x)
         x = add(self.attn1(normed, normed), x)
         x = add(self.attn2(self.norm2(x), context), x)
@@ -96,8 +118,8 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TransformerBlock(channels, context_width, heads) for _ in range(depth))
         self.proj_out = nn.Linear(channels, channels) if linear_projection else nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """[B, C, h, w] and context [B, L, D] to [B, C, h, w]."""
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """[B, C, h, w] and a context to [B, C, h, w]."""
         normed = self.norm(x)
         cells = self.proj_in(to_cells(normed)) if self.linear_projection else to_cells(self.proj_in(normed))
         for block in self.transformer_blocks:

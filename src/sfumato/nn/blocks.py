@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sfumato.nn.additions import Context
 from sfumato.nn.attention import SpatialTransformer
 from sfumato.nn.memory import add, silu
 from sfumato.nn.norm import GroupNorm
@@ -29,12 +30,12 @@ def beside(x: Tensor, skip: Tensor) -> Tensor:
     return torch.cat([x, skip], dim=1)
 
 
-def direct(layer: nn.Module, *inputs: Tensor | Size | None) -> Tensor:
+def direct(layer: nn.Module, *inputs: Tensor | Context | Size | None) -> Tensor:
     """`layer(*inputs)`."""
     return layer(*inputs)  # type: ignore[no-any-return]
 
 
-def recomputed(layer: nn.Module, *inputs: Tensor | Size | None) -> Tensor:
+def recomputed(layer: nn.Module, *inputs: Tensor | Context | Size | None) -> Tensor:
     """`layer(*inputs)`, computed a second time in the backward pass instead of being kept."""
     return checkpoint(layer, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
 
@@ -181,17 +182,27 @@ class DownLevel(nn.Module):
         self.attentions = shared.transformers(channels, heads, depths)
         self.downsamplers = nn.ModuleList([Downsample(channels, pad_all_sides=True)] if halve else [])
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, call: Call) -> tuple[Tensor, ...]:
-        """[B, C, h, w] to the feature maps after each layer; the last one goes on."""
+    def forward(
+        self, x: Tensor, embedding: Tensor, context: Context, call: Call, added: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """[B, C, h, w] to the feature maps after each layer; the last one goes on.
+
+        `added` is added to the last map before it is halved, or to the halved one where nothing attends: T2I-Adapters
+        for SDXL were trained so.
+        """
         maps = []
         for resnet, attention in zip_longest(self.resnets, self.attentions):
             x = call(resnet, x, embedding)
             if attention is not None:
                 x = call(attention, x, context)
             maps.append(x)
+        if added is not None and self.attentions:
+            maps[-1] = x = x + added
         for downsample in self.downsamplers:
             x = call(downsample, x)
             maps.append(x)
+        if added is not None and not self.attentions:
+            maps[-1] = x + added
         return tuple(maps)
 
 
@@ -203,7 +214,7 @@ class MidLevel(nn.Module):
         self.resnets = nn.ModuleList(shared.resnet(channels, channels) for _ in range(2))
         self.attentions = shared.transformers(channels, heads, [depth])
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, call: Call) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Context, call: Call) -> Tensor:
         """[B, C, h, w] to the same."""
         first, last = self.resnets
         x = call(first, x, embedding)
@@ -228,7 +239,7 @@ class UpLevel(nn.Module):
         self.join: Join = beside
 
     def forward(
-        self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Tensor, size: Size | None, call: Call
+        self, x: Tensor, skips: Sequence[Tensor], embedding: Tensor, context: Context, size: Size | None, call: Call
     ) -> Tensor:
         """[B, C, h, w] and one skip for each resnet block to the next higher resolution, of `size` if there is one."""
         for resnet, attention, skip in zip_longest(self.resnets, self.attentions, skips):

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
+from sfumato.nn.additions import NOTHING, Additions, Context
+from sfumato.nn.attention import CrossAttention
 from sfumato.nn.blocks import Call, DownLevel, Embedding, MidLevel, Shared, UpLevel, direct, recomputed, sinusoids
 from sfumato.nn.config import Options, check_values, known_options, plain, unsupported
 from sfumato.nn.memory import silu
@@ -148,16 +150,12 @@ def per_level(value: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,) * levels
 
 
-class UNet(nn.Module):
-    """Predicts noise, velocity or the clean latent from a noised latent. Rombach et al. 2022; Podell et al. 2023.
-
-    Set `gradient_checkpointing` to compute activations a second time in training instead of keeping them.
-    """
+class DownPath(nn.Module):
+    """The half of a UNet that a ControlNet has too: the way down and the lowest resolution."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
         channels, levels = config.block_out_channels, config.levels
         embedding_width = 4 * channels[0]
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
@@ -165,45 +163,34 @@ class UNet(nn.Module):
         self.add_embedding = (
             Embedding(config.addition_width, embedding_width) if config.addition_embed_type is not None else None
         )
-        shared = Shared(
+        self.shared = Shared(
             embedding_width=embedding_width,
             context_width=config.cross_attention_dim,
             groups=config.norm_num_groups,
             eps=config.norm_eps,
             linear_projection=config.use_linear_projection,
         )
-        self.down_blocks = nn.ModuleList(down_levels(config, shared))
+        self.down_blocks = nn.ModuleList(down_levels(config, self.shared))
         self.mid_block = MidLevel(
-            shared,
+            self.shared,
             channels[-1],
             heads=per_level(config.attention_head_dim, levels)[-1],
             depth=mid_depth(config.transformer_layers_per_block),
         )
-        self.up_blocks = nn.ModuleList(up_levels(config, shared))
-        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
-    def forward(
-        self, x: Tensor, timestep: Tensor, context: Tensor, pooled: Tensor | None = None, size: Tensor | None = None
-    ) -> Tensor:
-        """[B, in, h, w], timestep [B] (fractions allowed) and context [B, L, D] to [B, out, h, w].
+    def descend(
+        self, x: Tensor, embedding: Tensor, context: Context, call: Call, added: tuple[Tensor, ...] = ()
+    ) -> tuple[list[Tensor], Tensor]:
+        """The map [B, C, h, w] after the first convolution to all maps of the way down, and that of the lowest level.
 
-        SDXL also takes pooled [B, P] and size [B, 6] (its refiner [B, 5]); other models refuse them with ValueError.
+        `added` are those of `Additions.levels`.
         """
-        call: Call = recomputed if self.gradient_checkpointing and torch.is_grad_enabled() else direct
-        embedding = F.silu(self.embed(timestep, x.dtype, pooled, size))
-        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # which all that follows keeps
-        skips = [x]
+        maps = [x]
+        extra = list(added)
         for level in self.down_blocks:
-            maps = level(x, embedding, context, call)
-            x = maps[-1]
-            skips.extend(maps)
-        x = self.mid_block(x, embedding, context, call)
-        for level in self.up_blocks:
-            mine = [skips.pop() for _ in level.resnets]  # type: ignore[union-attr]
-            target = tuple(skips[-1].shape[2:]) if skips else None  # twice the size, or one less for odd sizes
-            x = level(x, mine, embedding, context, target, call)
-        return self.conv_out(silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
+            maps.extend(level(maps[-1], embedding, context, call, extra.pop(0) if extra else None))
+        lowest = self.mid_block(maps[-1], embedding, context, call)
+        return maps, lowest + extra[0] if extra else lowest
 
     def embed(self, timestep: Tensor, dtype: torch.dtype, pooled: Tensor | None, size: Tensor | None) -> Tensor:
         """The embedding of the timestep and the added conditions, [B, E]; sinusoids in float32, then in `dtype`."""
@@ -231,6 +218,52 @@ class UNet(nn.Module):
                 f"this UNet takes {config.addition_width}"
             )
         return embedding + self.add_embedding(added.to(dtype))  # type: ignore[no-any-return]
+
+
+class UNet(DownPath):
+    """Predicts noise, velocity or the clean latent from a noised latent. Rombach et al. 2022; Podell et al. 2023.
+
+    Set `gradient_checkpointing` to compute activations a second time in training instead of keeping them.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        self.gradient_checkpointing = False
+        channels = config.block_out_channels
+        self.up_blocks = nn.ModuleList(up_levels(config, self.shared))
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, channels[0], eps=config.norm_eps)
+        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+        for place, attention in enumerate(each for each in self.modules() if isinstance(each, CrossAttention)):
+            attention.place = place
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        pooled: Tensor | None = None,
+        size: Tensor | None = None,
+        added: Additions = NOTHING,
+    ) -> Tensor:
+        """[B, in, h, w], timestep [B] (fractions allowed) and context [B, L, D] to [B, out, h, w].
+
+        SDXL also takes pooled [B, P] and size [B, 6] (its refiner [B, 5]); other models refuse them with ValueError.
+        `added` is what other networks add.
+        """
+        call: Call = recomputed if self.gradient_checkpointing and torch.is_grad_enabled() else direct
+        embedding = F.silu(self.embed(timestep, x.dtype, pooled, size))
+        seen = Context(context, added.images)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # which all that follows keeps
+        skips, x = self.descend(x, embedding, seen, call, added.levels)
+        if added.skips:
+            skips = [skip + more for skip, more in zip(skips, added.skips, strict=True)]
+        if added.middle is not None:
+            x = x + added.middle
+        for level in self.up_blocks:
+            mine = [skips.pop() for _ in level.resnets]  # type: ignore[union-attr]
+            target = tuple(skips[-1].shape[2:]) if skips else None  # twice the size, or one less for odd sizes
+            x = level(x, mine, embedding, seen, target, call)
+        return self.conv_out(silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
 
 
 def layer_depths(depth: int | tuple[int, ...], layers: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 `None` means "what suits the model"; `sfumato.job.resolve` replaces every None by a concrete value.
 """
 
+from sfumato.request.controls import PREPROCESSORS, Control, ControlMode, checked_controls, checked_options
 from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, draw_seed, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.request.pictures import (
@@ -24,9 +25,12 @@ __all__ = [
     "DEFAULT_STRENGTH",
     "LATENT_UPSCALERS",
     "PIXEL_UPSCALERS",
+    "PREPROCESSORS",
     "SEED_BITS",
     "SEED_LIMIT",
     "SIDE_RANGE",
+    "Control",
+    "ControlMode",
     "Defaults",
     "Dialect",
     "Embedding",
@@ -39,9 +43,11 @@ __all__ = [
     "ResizeMode",
     "StrengthRule",
     "Variation",
+    "checked_controls",
     "checked_dialect",
     "checked_embeddings",
     "checked_loras",
+    "checked_options",
     "checked_upscaler",
     "draw_seed",
     "fill",

@@ -9,9 +9,9 @@ from typing import get_args
 from sfumato.errors import PromptError, RequestError
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str], what: str = "fields") -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
+    return f"did you mean {close[0]!r}?" if close else f"the {what} are {', '.join(known)}"
 
 
 def check_text(name: str, text: object) -> None:

@@ -16,6 +16,7 @@ from sfumato.request.checks import (
     checked_prompts,
     nearest,
 )
+from sfumato.request.controls import Control, checked_controls
 from sfumato.request.guides import (
     Apg,
     DynamicThresholding,
@@ -99,6 +100,7 @@ class Request:
     loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
     dialect         how weights and other marks in the prompts are read
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
+    controls        pictures that control networks see, each a `Control` or its fields as a mapping
     tiling          the directions, x, y or both, in which the picture can be repeated without a seam
     freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding   see these classes; None is off
     """
@@ -140,6 +142,7 @@ class Request:
     strict: bool = False
     loras: Sequence[Lora] = ()
     embeddings: Sequence[Embedding] = ()
+    controls: Sequence[Control] = ()
     tiling: Tiling | None = None
     freeu: FreeU | None = None
     perturbed_attention: PerturbedAttention | None = None
@@ -159,6 +162,7 @@ class Request:
         _set(self, "guidance_interval", checked_interval(self.guidance_interval))
         _set(self, "loras", checked_loras(self.loras))
         _set(self, "embeddings", checked_embeddings(self.embeddings))
+        _set(self, "controls", checked_controls(self.controls))
         check_choice("tiling", self.tiling, Tiling)
         for name, part in _PARTS.items():
             _set(self, name, checked_part(part, getattr(self, name)))
@@ -214,10 +218,11 @@ class Request:
         return self.count * len(self.prompts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; what is at its default None or off is left out, no LoRAs or embeddings too."""
+        """The fields as JSON values; what is at its default None or off is left out, empty lists of parts too."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
+        values["controls"] = [control.to_dict() for control in self.controls] or None
         values["outpaint"] = self.outpaint and self.outpaint.to_dict()
         values["hires"] = self.hires and self.hires.to_dict()
         values["variation"] = self.variation and self.variation.to_dict()
@@ -244,7 +249,18 @@ class Request:
             given["prompt"] = tuple(given["prompt"])
         if isinstance(given.get("guidance_interval"), list):
             given["guidance_interval"] = tuple(given["guidance_interval"])
-        for name in ("prompt", "negative_prompt", "count", "noise", "dialect", "strict", "loras", "embeddings", *_OFF):
+        for name in (
+            "prompt",
+            "negative_prompt",
+            "count",
+            "noise",
+            "dialect",
+            "strict",
+            "loras",
+            "embeddings",
+            "controls",
+            *_OFF,
+        ):
             if name in given and given[name] is None:
                 raise RequestError(f"{name} is null; leave it out for the default", name)
         return cls(**given)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import ConfigError, PromptError, RequestError
+from sfumato.nn.additions import Adder
 from sfumato.nn.clip import TextEncoder
 from sfumato.request import Dialect
 from sfumato.text.chunks import Chunk, chunk, empty_chunk
@@ -26,13 +27,15 @@ class Conditioning:
     """What a denoiser is told about B pictures.
 
     `context` [B, L, D]: the words; `pooled` [B, P]: the whole prompt in one vector (SDXL); `size` [B, 6], for the
-    refiner [B, 5]: sizes of the picture; `concat` [B, 5, h, w]: mask and masked latent of an inpainting network.
+    refiner [B, 5]: sizes of the picture; `concat` [B, 5, h, w]: mask and masked latent of an inpainting network;
+    `adders`: other networks and what they have been shown, which add to the denoiser's own.
     """
 
     context: Tensor
     pooled: Tensor | None = None
     size: Tensor | None = None
     concat: Tensor | None = None
+    adders: tuple[Adder, ...] = ()
 
     def __len__(self) -> int:
         """How many pictures."""
@@ -40,10 +43,11 @@ class Conditioning:
 
     def __getitem__(self, pictures: slice) -> "Conditioning":
         """That of some of the pictures."""
-        return self._each(lambda tensor: tensor[pictures])
+        some = self._each(lambda tensor: tensor[pictures])
+        return replace(some, adders=tuple(each[pictures] for each in self.adders))
 
     def expand(self, count: int) -> "Conditioning":
-        """The same for `count` pictures, from that of one. Raises ValueError if there are several."""
+        """The same for `count` pictures, from that of one, without adders. Raises ValueError if there are several."""
         if len(self) != 1:
             raise ValueError(f"the conditioning of {len(self)} pictures cannot be expanded; that of one can")
         return self._each(lambda tensor: tensor.expand(count, *tensor.shape[1:]))
@@ -59,13 +63,15 @@ class Conditioning:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
         """The same on a device and in a precision; `size` stays float32, because bfloat16 has no 1025."""
         moved = self._each(lambda tensor: tensor.to(device=device, dtype=dtype))
+        moved = replace(moved, adders=tuple(each.to(device, dtype) for each in self.adders))
         return moved if self.size is None else replace(moved, size=self.size.to(device=device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         tensors = (self.context, self.pooled, self.size, self.concat)
         context, *others = (None if tensor is None else change(tensor) for tensor in tensors)
         assert context is not None
-        return Conditioning(context, *others)
+        pooled, size, concat = others
+        return Conditioning(context, pooled, size, concat)
 
 
 def stack(parts: Sequence[Conditioning]) -> Conditioning:
@@ -88,7 +94,15 @@ def stack(parts: Sequence[Conditioning]) -> Conditioning:
         joined([part.pooled for part in parts]),
         joined([part.size for part in parts]),
         joined([part.concat for part in parts]),
+        joined_adders([part.adders for part in parts]),
     )
+
+
+def joined_adders(parts: Sequence[tuple[Adder, ...]]) -> tuple[Adder, ...]:
+    """The adders of all the pictures. Raises ValueError unless all parts have the same ones in the same order."""
+    if len({tuple(map(type, adders)) for adders in parts}) != 1:
+        raise ValueError("conditionings with different adders cannot be stacked")
+    return tuple(first.joined(others) for first, *others in zip(*parts, strict=True))
 
 
 @dataclass(frozen=True)

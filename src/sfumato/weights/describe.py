@@ -8,6 +8,7 @@ from pathlib import Path
 from sfumato.diffusion.denoiser import Prediction
 from sfumato.errors import ModelFileError, SfumatoError
 from sfumato.weights.build import shapes_of
+from sfumato.weights.control_file import ControlKind, open_control
 from sfumato.weights.files import TensorFile, open_file
 from sfumato.weights.header import TensorInfo
 from sfumato.weights.load import open_model
@@ -34,8 +35,8 @@ class Description:
     """What a file or folder holds.
 
     `family` is None when it is no model that can draw; `problem` then says what is wrong with it, `what` what it looks
-    like, and `reason` what shows it; `lora` is there when it is a LoRA. `prediction` None means that it has to be told.
-    `default_size` is in pixels.
+    like, and `reason` what shows it; `lora` is there when it is a LoRA, `control` when it is a control network.
+    `prediction` None means that it has to be told. `default_size` is in pixels.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Description:
     notes: tuple[str, ...] = ()
     problem: str | None = None
     lora: LoraDescription | None = None
+    control: ControlKind | None = None
 
 
 def describe(name: str | Path | None = None, *, variant: str | None = None, revision: str | None = None) -> Description:
@@ -77,6 +79,9 @@ def describe(name: str | Path | None = None, *, variant: str | None = None, revi
 
 def describe_other(path: Path, error: SfumatoError) -> Description:
     """Describe a file or folder that is no model that can draw; raises `error` if it cannot be read."""
+    control = describe_control(path, str(error))
+    if control is not None:
+        return control
     if path.is_dir():
         files = lora_files(path)
         if len(files) != 1 or (path / "model_index.json").is_file():
@@ -88,6 +93,22 @@ def describe_other(path: Path, error: SfumatoError) -> Description:
     if looks.what == LORA:
         return describe_lora_file(path, looks, whole, str(error))
     return Description(path=path, what=looks.what, reason=looks.reason, components={"file": whole}, problem=str(error))
+
+
+def describe_control(path: Path, problem: str) -> Description | None:
+    """Describe a control network; None if it is none that can be used."""
+    try:
+        opened = open_control(path)
+    except ModelFileError:
+        return None
+    return Description(
+        path=path,
+        what=opened.title,
+        reason=opened.reason,
+        components={"file": describe_component(opened.component)},
+        problem=problem,
+        control=opened.kind,
+    )
 
 
 def describe_lora_file(path: Path, looks: Recognised, whole: ComponentDescription, problem: str) -> Description:

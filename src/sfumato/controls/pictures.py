@@ -1,0 +1,54 @@
+"""From a picture to what a control network sees of it: brought to the size of the request, then preprocessed."""
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sfumato.controls import edges, tones
+from sfumato.controls.tones import Options
+from sfumato.errors import RequestError
+from sfumato.images import RESIZES, mask_weights, to_levels, to_pixels
+from sfumato.request import Control, checked_options
+
+Preprocess = Callable[[Image.Image, Options], Image.Image]
+"""(RGB picture, the options that the request's table has for it) -> RGB picture of the same size."""
+
+MAKERS: dict[str, Preprocess] = {
+    "none": lambda picture, options: picture,
+    "canny": edges.canny,
+    "scribble": edges.scribble,
+    "soft_edge": edges.soft_edge,
+    "blur": tones.blur,
+    "tile": tones.tile,
+    "colour": tones.colour,
+    "shuffle": tones.shuffle,
+    "luminance": tones.luminance,
+    "threshold": tones.threshold,
+    "binary": tones.binary,
+    "invert": tones.invert,
+    "inpaint": lambda picture, options: picture,  # what is hidden is no colour that a picture has
+}
+
+HIDDEN = -1.0  # what an inpainting ControlNet sees where is to be repainted, in place of 0 to 1
+
+
+def preprocess(picture: Image.Image, name: str, options: Options) -> Image.Image:
+    """The picture as a control network sees it; one for inpainting is as it is. Raises RequestError for a name."""
+    return MAKERS[name](picture, checked_options(name, options))
+
+
+def control_picture(control: Control, picture: Image.Image, size: tuple[int, int], mask: Image.Image | None) -> Tensor:
+    """What a control's network sees, [1, 3, H, W] in [0, 1], from an RGB picture of any size.
+
+    `size`: width and height in pixels; `mask`: that of the request, of this size. Raises RequestError where the
+    preprocessor needs a mask and there is none.
+    """
+    made = preprocess(RESIZES[control.resize](picture, *size), control.preprocessor, control.options)
+    pixels = to_levels(to_pixels([made])) / 255.0
+    if control.preprocessor != "inpaint":
+        return pixels
+    if mask is None:
+        raise RequestError("controls has preprocessor 'inpaint', which needs a mask; give a mask", "controls")
+    return torch.where(mask_weights(mask) > 0.5, HIDDEN, pixels)

@@ -1,0 +1,134 @@
+"""Pictures that steer what is drawn: for control networks, and in place of words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from sfumato.errors import RequestError
+from sfumato.request.checks import checked_name, checked_number, nearest
+from sfumato.request.pictures import ResizeMode
+
+ControlMode = Literal["balanced", "prompt", "control", "guess"]
+
+# What a picture is turned into before a control network sees it: name -> option -> (default, lowest, highest).
+PREPROCESSORS: dict[str, dict[str, tuple[float, float, float]]] = {
+    "none": {},
+    "canny": {"low": (100, 0, 1000), "high": (200, 0, 1000)},
+    "scribble": {"threshold": (32, 1, 255)},
+    "soft_edge": {"blur": (1, 0, 20)},
+    "blur": {"sigma": (9, 0, 100)},
+    "tile": {"factor": (1, 1, 64)},
+    "colour": {"cell": (64, 1, 1024)},
+    "shuffle": {"seed": (0, 0, 2**31)},
+    "luminance": {"gamma": (1, 0.1, 10)},
+    "threshold": {"level": (127, 0, 255)},
+    "binary": {},
+    "invert": {},
+    "inpaint": {},
+}
+
+_WEIGHT = (-10.0, 10.0)  # 2 is the most that the other tools' sliders offer; beyond 10 nothing is left of a picture
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control network (an alias, a path, `org/name`: a ControlNet or a T2I-Adapter) and the picture that it sees.
+
+    image         a path, or `sha256:...` of the upright pixels of a picture that is handed over beside the request;
+                  None is the request's own start picture
+    preprocessor  what the picture is turned into first, a key of PREPROCESSORS, and `options` of it
+    weight        how much of what the network makes counts
+    start, end    the part of the steps in which it acts, from 0 to 1
+    mode          balanced; prompt: less in the finer levels; control: that, and on the branch of the prompt alone;
+                  guess: diffusers' guess mode, which finds out what the picture is without words
+    resize        how the picture is brought to the size of the request: its middle (crop), whole with its edge
+                  repeated (fill), or out of shape (stretch)
+
+    Raises RequestError.
+    """
+
+    model: str
+    image: str | None = None
+    preprocessor: str = "none"
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: ControlMode = "balanced"
+    resize: ResizeMode = "crop"
+    options: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_acting(self, "controls", "model", "image")
+        for name, choices in (("mode", get_args(ControlMode)), ("resize", get_args(ResizeMode))):
+            if getattr(self, name) not in choices:
+                raise RequestError(
+                    f"controls has {name} {getattr(self, name)!r}; it must be one of {', '.join(choices)}", "controls"
+                )
+        object.__setattr__(self, "options", checked_options(self.preprocessor, self.options))
+
+    def __hash__(self) -> int:
+        return hash((self.model, self.image, self.preprocessor, tuple(sorted(self.options.items()))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The control as JSON values; what is at its default None or empty is left out."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
+def checked_options(preprocessor: str, options: object) -> dict[str, float]:
+    """The options of a preprocessor, those that are not given at their defaults. Raises RequestError."""
+    if not isinstance(preprocessor, str) or preprocessor not in PREPROCESSORS:
+        meant = nearest(str(preprocessor), list(PREPROCESSORS), "preprocessors")
+        raise RequestError(f"controls has preprocessor {preprocessor!r}; {meant}", "controls")
+    known = PREPROCESSORS[preprocessor]
+    if not isinstance(options, Mapping):
+        raise RequestError(f"controls has options {options!r}; they must be names and numbers", "controls")
+    for name in options:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise RequestError(f"controls has option {name!r}; those of {preprocessor} are: {there}", "controls")
+    checked = {}
+    for name, (default, low, high) in known.items():
+        checked[name] = _number("controls", f"{preprocessor}'s {name}", options.get(name, default), (low, high))
+    return checked
+
+
+def checked_controls(value: object) -> tuple[Control, ...]:
+    """What stands for controls as a tuple of them. Raises RequestError that names what is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RequestError(f"controls is {value!r}; it must be a list, each a control", "controls")
+    return tuple(_checked_part(each, Control, "controls") for each in value)
+
+
+def _checked_part(value: object, kind: type[Control], name: str) -> Control:
+    if isinstance(value, kind):
+        return value
+    known = [each.name for each in fields(kind)]
+    if not isinstance(value, Mapping) or not set(value) <= set(known):
+        raise RequestError(f"{name} has {value!r}; each is an object of {', '.join(known)}", name)
+    if "model" not in value:
+        raise RequestError(f"{name} has {dict(value)!r} without a model", name)
+    return kind(**value)
+
+
+def _check_acting(part: Control, name: str, *names: str) -> None:
+    """Checks what all pictures that steer have: names, a weight, a start and an end."""
+    for each in names:
+        object.__setattr__(part, each, checked_name(name, getattr(part, each)))
+    if part.model is None:
+        raise RequestError(f"{name} has no model; name a file, a folder or an alias", name)
+    for each, bounds in (("weight", _WEIGHT), ("start", (0.0, 1.0)), ("end", (0.0, 1.0))):
+        object.__setattr__(part, each, _number(name, each, getattr(part, each), bounds))
+    if part.start > part.end:
+        raise RequestError(f"{name} has start {part.start:g} after end {part.end:g}", name)
+
+
+def _number(name: str, what: str, value: object, bounds: tuple[float, float]) -> float:
+    """A number from a part of a request. Raises RequestError that names the field and what in it."""
+    try:
+        checked = checked_number(f"{name}: {what}", value, *bounds)
+    except RequestError as error:
+        raise RequestError(str(error), name) from None
+    if checked is None:
+        raise RequestError(f"{name}: {what} is null; leave it out for the default", name)
+    return checked

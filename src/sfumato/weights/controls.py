@@ -1,0 +1,95 @@
+"""Control networks read for a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from sfumato.errors import WeightsError
+from sfumato.model import Model
+from sfumato.nn.controlnet import ControlNet
+from sfumato.nn.t2i_adapter import T2IAdapter
+from sfumato.nn.unet import UNetConfig
+from sfumato.weights.build import Placement, fill
+from sfumato.weights.control_file import OpenedControl, locate_control, open_control, weights_of
+from sfumato.weights.files import open_file
+
+KEYS = ("block_out_channels", "layers_per_block", "cross_attention_dim", "addition_width")
+
+
+def with_controls(model: Model, names: Sequence[str], known: Mapping[str, nn.Module] | None = None) -> Model:
+    """Return the model together with control networks, by these names; `known` are some that have been read for it.
+
+    Raises ModelNotFoundError; ModelFileError for a file that cannot be read; WeightsError for one that is no control
+    network, or one for another family.
+    """
+    networks = dict(model.controls)
+    files = dict(model.files)
+    for name in names:
+        path = locate_control(name)
+        found = (known or {}).get(name)
+        networks[name] = read_control(model, path) if found is None else found
+        files[f"control {name}"] = open_file(weights_of(path)).paths
+    return replace(model, controls=networks, files=files)
+
+
+def control_file(name: str) -> Path:
+    """Return the file of a control network's weights, or the index of its shards. Raises ModelNotFoundError."""
+    return weights_of(locate_control(name))
+
+
+def read_control(model: Model, path: Path) -> nn.Module:
+    """Read a control network, on the device and in the precision of the model. Errors: `with_controls`."""
+    opened = open_control(path, model.unet.config)
+    check_fits(opened, model)
+    return read(opened, model.device, model.dtype)
+
+
+def read(opened: OpenedControl, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """Read the weights of an opened control network."""
+    fill(opened.component.part, opened.component.tensors, Placement(device, dtype))
+    return opened.component.part.network
+
+
+def check_fits(opened: OpenedControl, model: Model) -> None:
+    """Raise WeightsError if a control network is for other UNets than the model's."""
+    network = opened.component.part.network
+    if isinstance(network, ControlNet):
+        wrong, stride = controlnet_misfit(network, model.unet.config), network.control.stride
+    else:
+        adapter = cast(T2IAdapter, network)
+        wrong, stride = adapter_misfit(adapter, model.unet.config), adapter.config.downscale_factor
+        stride = stride // 2 if adapter.config.adapter_type == "full_adapter_xl" else stride
+    if not wrong and stride != model.stride:
+        wrong = f"it has a cell for {stride} pixels and the model one for {model.stride}"
+    if wrong:
+        raise WeightsError(
+            f"{opened.path} does not fit {model.name}, which is {model.family.title}: {wrong}. It looks like "
+            f"{opened.title} ({opened.reason}). Use one of the model's family."
+        )
+
+
+def controlnet_misfit(network: ControlNet, unet: UNetConfig) -> str:
+    """Say how a ControlNet does not go with a UNet; nothing if it does."""
+    config = network.control.unet
+    for key in KEYS:
+        if getattr(config, key) != getattr(unet, key):
+            return f"its {key} is {getattr(config, key)}, the model's {getattr(unet, key)}"
+    if config.in_channels != unet.out_channels:
+        return f"it sees {config.in_channels} channels of a latent that has {unet.out_channels}"
+    return ""
+
+
+def adapter_misfit(network: T2IAdapter, unet: UNetConfig) -> str:
+    """Say how a T2I-Adapter does not go with a UNet; nothing if it does."""
+    xl = network.config.adapter_type == "full_adapter_xl"
+    levels = unet.block_out_channels
+    wanted = (levels, (*levels, levels[-1])) if xl else (levels,)  # SDXL's may add to the lowest level, too
+    if network.config.widths not in wanted:
+        return f"it makes maps of {network.config.widths} features, for levels of {levels}"
+    if xl != (not unet.down_block_types[0].startswith("CrossAttn")):
+        return "SDXL's adapters halve where SD 1.x's do not"
+    return ""
