@@ -37,7 +37,8 @@ ARROWS: dict[str, set[str]] = {
         # networks of another shape for one request, and whether the model has what it asks for
         "guides": "model nn request diffusion.guidance",
         "hires": "guides operations request nn upscaling diffusion job",
-        "job": "controls guides text.words operations hires outpainting request model nn metadata images masks diffusion",
+        "job": "controls guides text.words operations hires outpainting request model nn metadata images masks"
+        " diffusion",
         "generation": "controls job hires operations events preview request model nn metadata images masks diffusion"
         " text",
         "engine": "controls text.words generation diffusion events weights request images model",

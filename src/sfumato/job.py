@@ -81,7 +81,8 @@ class Job:
     @cached_property
     def steerings(self) -> tuple[Steering, ...]:
         """The controls with their networks and what these see at this size."""
-        return steerings(self.model, self.read, (self.canvas.width, self.canvas.height), self.mask)
+        size = (self.canvas.width, self.canvas.height)
+        return steerings(self.model, self.read, size, start=self.picture, mask=self.mask)
 
     @cached_property
     def second(self) -> "Job | None":
@@ -166,7 +167,7 @@ def prepare(
     inputs = {  # of the mask as it was given: replay looks for it
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
-    read = read_controls(request, picture, pictures)
+    read = read_controls(request, pictures, start=picture is not None)
     named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"), controls=read.controls)
     resolved, sampling = resolve(model, named, picture.size if picture else None, only)
     assert resolved.width is not None and resolved.height is not None

@@ -16,10 +16,13 @@ from sfumato.request import Control, Request
 
 @dataclass(frozen=True)
 class ReadControls:
-    """The controls of a request with the digests of their pictures in place of paths, and these pictures (RGB)."""
+    """The controls of a request with the digests of their pictures in place of paths, and these pictures (RGB).
+
+    None stands for the start picture.
+    """
 
     controls: tuple[Control, ...]
-    pictures: tuple[Image.Image, ...]
+    pictures: tuple[Image.Image | None, ...]
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -29,39 +32,41 @@ class ReadControls:
 
     def within(self, size: tuple[int, int], box: tuple[int, int, int, int]) -> "ReadControls":
         """The same with pictures of `size` cut to a box: those that lie over a start picture that is cut to it."""
-        cut = tuple(picture.crop(box) if picture.size == size else picture for picture in self.pictures)
+        cut = tuple(each.crop(box) if each is not None and each.size == size else each for each in self.pictures)
         return replace(self, pictures=cut)
 
 
 NO_CONTROLS = ReadControls((), ())
 
 
-def read_controls(request: Request, start: Image.Image | None, pictures: Pictures) -> ReadControls:
-    """Read the pictures of a request's controls; `start` is its start picture, for those that name none.
+def read_controls(request: Request, pictures: Pictures, *, start: bool) -> ReadControls:
+    """Read the pictures of a request's controls; `start`: is there a start picture, for those that name none?
 
     Raises RequestError for a picture that is neither named nor handed over, PictureError for one that cannot be read.
     """
-    read = []
+    read: list[tuple[Control, Image.Image | None]] = []
     for control in request.controls:
         if control.image is not None:
             picture = to_rgb(open_picture(named_picture(control.image, "controls", pictures)))
             read.append((replace(control, image=f"sha256:{pixels_digest(picture)}"), picture))
-        elif start is not None:
-            read.append((control, start))
+        elif start:
+            read.append((control, None))
         else:
             raise RequestError(f"controls has {control.model} without an image; give one, or a start image", "controls")
     return ReadControls(tuple(control for control, _ in read), tuple(picture for _, picture in read))
 
 
 def steerings(
-    model: Model, read: ReadControls, size: tuple[int, int], mask: Image.Image | None
+    model: Model, read: ReadControls, size: tuple[int, int], *, start: Image.Image | None, mask: Image.Image | None
 ) -> tuple[Steering, ...]:
     """The controls with their networks and what these see, for pictures of `size` (width, height) in pixels.
 
-    `mask` is the request's, of that size. Raises RequestError for what does not go together.
+    `start` and `mask` are the start picture and its mask, of that size. Raises RequestError for what does not go together.
     """
     made = []
-    for control, picture in zip(read.controls, read.pictures, strict=True):
+    for control, own in zip(read.controls, read.pictures, strict=True):
+        picture = own or start
+        assert picture is not None, "read_controls refuses a control without either"
         network = model.controls[control.model]
         if control.mode == "guess" and not isinstance(network, ControlNet):
             raise RequestError(
