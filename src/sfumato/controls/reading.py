@@ -61,7 +61,7 @@ def steerings(
 ) -> tuple[Steering, ...]:
     """The controls with their networks and what these see, for pictures of `size` (width, height) in pixels.
 
-    `start` and `mask` are the start picture and its mask, of that size. Raises RequestError for what does not go together.
+    `start` and `mask` are the start picture and its mask, of that size. Raises RequestError for what does not fit.
     """
     made = []
     for control, own in zip(read.controls, read.pictures, strict=True):
