@@ -35,12 +35,12 @@ ARROWS: dict[str, set[str]] = {
         "controls": "nn text images metadata request model",
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
-        "guides": "model nn request diffusion.guidance",
+        "guides": "model nn text request diffusion.guidance",
         "hires": "guides operations request nn upscaling diffusion job",
         "job": "controls guides text.words operations hires outpainting request model nn metadata images masks"
         " diffusion",
-        "generation": "controls job hires operations events preview request model nn metadata images masks diffusion"
-        " text",
+        "generation": "controls guides job hires operations events preview request model nn metadata images masks"
+        " diffusion text",
         "engine": "controls text.words generation diffusion events weights request images model",
         "replay": "text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",

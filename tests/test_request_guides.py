@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from sfumato.errors import RequestError
 from sfumato.request import Request
-from sfumato.request.guides import Apg, DynamicThresholding, FreeU, PerturbedAttention, SelfAttentionGuidance
+from sfumato.request.guides import Apg, DynamicThresholding, FreeU, PerturbedAttention, Refiner, SelfAttentionGuidance
 
 WRONG: list[tuple[str, Any, str]] = [
     *[("tiling", value, "tiling") for value in ("z", True, 1, "", "X")],
@@ -31,6 +32,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("apg", {"eta": 11}, "apg.eta"),
     ("apg", {"threshold": -1}, "apg.threshold"),
     ("apg", {"momentum": 1.5}, "apg.momentum"),
+    *[("refiner", value, "refiner") for value in (True, {}, {"at": 0.5})],
+    ("refiner", {"model": "a", "at": 1.5}, "refiner.at"),
+    ("refiner", "", "refiner.model"),
+    *[(name, value, name) for name in ("original_size", "negative_target_size") for value in ((64,), "64x64", 3)],
+    *[(name, value, name) for name in ("crop", "negative_crop") for value in ((1,), "1,1", 3, (1, None))],
+    *[(name, 10.5, name) for name in ("aesthetic_score", "negative_aesthetic_score")],
     ("dynamic_thresholding", {"percentile": 0.4}, "dynamic_thresholding.percentile"),
     ("dynamic_thresholding", {"start": "median"}, "dynamic_thresholding.start"),
     ("dynamic_thresholding", {"measure": "AD"}, "dynamic_thresholding.measure"),
@@ -89,6 +96,21 @@ def test_a_request_with_parts_is_the_same_after_json(parts: dict[str, Any]) -> N
     assert hash(Request.from_dict(json.loads(json.dumps(request.to_dict())))) == hash(request)
 
 
-def test_thresholding_is_the_same_after_json() -> None:
-    request = Request(dynamic_thresholding=DynamicThresholding(5, 0.9, False, "zero", "std", 0.5))
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"dynamic_thresholding": DynamicThresholding(5, 0.9, False, "zero", "std", 0.5)},
+        {"refiner": Refiner("a.safetensors", 0.7), "aesthetic_score": 6.5, "negative_aesthetic_score": 0},
+        {"original_size": (1024, 768), "crop": (0, 16), "target_size": (512, 512)},
+        {"negative_original_size": (64, 64), "negative_crop": (3, 0), "negative_target_size": [64, 32]},
+    ],
+)
+def test_other_parts_are_the_same_after_json(parts: dict[str, Any]) -> None:
+    request = Request(**parts)
     assert Request.from_json(request.to_json()) == request
+    assert hash(Request.from_json(request.to_json())) == hash(request)
+
+
+def test_a_name_alone_is_a_refiner() -> None:
+    assert Request(refiner="a").refiner == Refiner("a", 0.8)  # type: ignore[arg-type]
+    assert Request(refiner=Path("dir/a")).refiner == Refiner("dir/a", 0.8)  # type: ignore[arg-type]

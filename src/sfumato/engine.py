@@ -154,10 +154,10 @@ class Engine:
         self._controls = {name: KeptControl(base, state, steered.controls[name]) for name, state in named.items()}
         return steered
 
-    def _base(self, name: str | None, vae: str | None) -> Model:
+    def _base(self, name: str | None, vae: str | None, *, beside: int = 0) -> Model:
         key = (name, vae)
         if key not in self._models:
-            while len(self._models) >= self._keep:
+            while len(self._models) >= max(self._keep, 1 + beside):  # the oldest goes first
                 self._models.popitem(last=False)
                 self._changed = None
                 self._controls = {}
@@ -184,6 +184,8 @@ class Engine:
         with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
         if not self.is_loaded(request.model, request.vae):
             yield Loading(request.model or "the embedded model")
+        if request.refiner is not None and not self.is_loaded(request.refiner.model):
+            yield Loading(request.refiner.model)
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
         for run, named in alike_loras(request):
@@ -205,11 +207,14 @@ class Engine:
     def model_for(self, request: Request, index: int = 0, named: Sequence[Lora] | None = None) -> Model:
         """The model of a request with all that it and the prompt of picture `index` name. Errors are those of `model`.
 
-        `named` are the LoRAs of that prompt, where they are known.
+        `named` are the LoRAs of that prompt, where they are known. A refiner is kept beside its model.
         """
         loras = words(request, index).loras if named is None else named
         model = self.model(request.model, request.vae, [*request.loras, *loras], request.embeddings)
-        return self._with_controls(model, self._base(request.model, request.vae), control_names(request))
+        steered = self._with_controls(model, self._base(request.model, request.vae), control_names(request))
+        if request.refiner is None:
+            return steered
+        return replace(steered, refiner=self._base(request.refiner.model, None, beside=1))
 
     def forget(self) -> None:
         """Drops all models from memory."""

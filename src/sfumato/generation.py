@@ -16,8 +16,9 @@ from sfumato.diffusion.guidance import Scale
 from sfumato.diffusion.noise import NoiseSource, fresh_noise, noise_source
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.variation import VariedNoise
-from sfumato.diffusion.wrappers import inpaint
+from sfumato.diffusion.wrappers import handed_over, inpaint
 from sfumato.events import Event, Finished, Halt, Preview, Progress
+from sfumato.guides import size_ids
 from sfumato.hires import enlarged
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, to_levels, to_pictures
 from sfumato.job import Job, prepare
@@ -33,11 +34,15 @@ from sfumato.text.words import Words, words
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that go through the network together: their numbers in the request and what is told of them."""
+    """Pictures that go through the network together: their numbers in the request, and what is told of them.
+
+    `refining` is what the refiner is told of them and of their negatives, where there is one.
+    """
 
     pictures: tuple[int, ...]
     positive: Told
     negative: Told
+    refining: tuple[Told, Told] | None = None
 
 
 def generate(
@@ -108,33 +113,43 @@ def batches(job: Job, pictures: Sequence[int] | None = None) -> Iterator[Batch]:
     """
     request = job.request
     assert request.batch is not None
-    encoded: dict[Words, tuple[Told, Told]] = {}
-    waiting: list[tuple[int, Told, Told]] = []
+    encoded: dict[Words, tuple[Told, ...]] = {}
+    waiting: list[tuple[int, tuple[Told, ...]]] = []
     for index in job.pictures if pictures is None else pictures:
         said = words(request, index)
         if said not in encoded:
-            encoded = {
-                said: op.encode_text(
-                    job.model,
-                    said.prompt,
-                    said.negative_prompt,
-                    job.canvas,
-                    sigmas=() if job.nothing_to_do else job.levels,
-                    dialect=request.dialect,
-                    clip_skip=request.clip_skip or 0,
-                )
-            }
-        positive, negative = encoded[said]
-        if waiting and (len(waiting) == request.batch or alike(waiting[0][1]) != alike(positive)):
+            encoded = {said: told(job, said)}
+        if waiting and (len(waiting) == request.batch or alike(waiting[0][1][0]) != alike(encoded[said][0])):
             yield _batch(waiting)
             waiting = []
-        waiting.append((index, positive, negative))
+        waiting.append((index, encoded[said]))
     yield _batch(waiting)
 
 
-def _batch(waiting: list[tuple[int, Told, Told]]) -> Batch:
-    indices, positives, negatives = zip(*waiting, strict=True)
-    return Batch(indices, together(positives), together(negatives))
+def told(job: Job, said: Words) -> tuple[Told, ...]:
+    """What is told of words and of their negatives: to the model, and after that to the refiner where there is one."""
+    request = job.request
+    models = [job.model, *([job.model.refiner] if request.refiner is not None and job.model.refiner else [])]
+    pairs = [
+        op.encode_text(
+            model,
+            said.prompt,
+            said.negative_prompt,
+            job.canvas,
+            sigmas=() if job.nothing_to_do else job.levels,
+            dialect=request.dialect,
+            clip_skip=request.clip_skip or 0,
+            ids=size_ids(request),
+        )
+        for model in models
+    ]
+    return tuple(each for pair in pairs for each in pair)
+
+
+def _batch(waiting: list[tuple[int, tuple[Told, ...]]]) -> Batch:
+    indices, parts = zip(*waiting, strict=True)
+    positive, negative, *refining = (together(each) for each in zip(*parts, strict=True))
+    return Batch(indices, positive, negative, (refining[0], refining[1]) if refining else None)
 
 
 @dataclass(frozen=True)
@@ -181,15 +196,22 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
         x = op.start(noise, job.sampling, sigmas)
     else:
         x = op.start_from(under_mask(job, known, drawn, noise), noise, sigmas)
-    positive, negative = batch.positive, batch.negative
+    positive, negative, refining = batch.positive, batch.negative, batch.refining
     if model.family.inpainting:
         masked = job.masked_posterior.sample(source.draw("masked"))
         mask = op.nearest_mask(job.weights, job.canvas.cells)
         positive = op.inpainting_condition(positive, mask, masked)
         negative = op.inpainting_condition(negative, mask, masked)
+        if refining is not None:
+            refining = (
+                op.inpainting_condition(refining[0], mask, masked),
+                op.inpainting_condition(refining[1], mask, masked),
+            )
     positive, negative = steered(positive, negative, job.steerings, sigmas)
     guidance = guidance_of(request, job.sampling.guidance_scale(request.guidance, sigmas))
     denoise = op.guided(model, positive, negative, guidance, lookup)
+    if refining is not None:
+        denoise = refined(job, refining, guidance, denoise)
     if not blends or known is None:
         return Run(denoise, x, sigmas, source)
     mask = op.covering_mask(job.weights, model.stride)
@@ -234,6 +256,17 @@ def under_mask(job: Job, known: Tensor, drawn: Tensor, noise: Tensor) -> Tensor:
     if content == "fill":
         return mask * job.filled_posterior.sample(drawn) + (1 - mask) * known
     return (1 - mask) * known if content == "nothing" else mask * noise + (1 - mask) * known
+
+
+def refined(job: Job, told: tuple[Told, Told], guidance: op.Guidance, denoise: Denoise) -> Denoise:
+    """The model's denoiser, and the refiner's from its part of the training timesteps on."""
+    refiner, part = job.model.refiner, job.request.refiner
+    assert refiner is not None and part is not None
+    lookup = job.sampling.lookup(job.model.schedule, job.levels)
+    steps = len(job.model.schedule)
+    first = round(steps - part.at * steps)  # the timestep below which it draws, as diffusers rounds
+    own = job.sampling.lookup(refiner.schedule, job.levels)
+    return handed_over(denoise, op.guided(refiner, *told, guidance, own), lambda sigma: lookup(sigma) < first)
 
 
 def guidance_of(request: Request, plus_plus: Scale | None) -> op.Guidance:

@@ -1,4 +1,4 @@
-"""What a request changes in the networks, and what it needs of them: tiling, FreeU, and guidance by attention."""
+"""What a request changes in the networks, and what it needs of them: tiling, FreeU, attention, size ids, a refiner."""
 
 from dataclasses import asdict, replace
 
@@ -10,10 +10,28 @@ from sfumato.nn.freeu import with_freeu
 from sfumato.nn.watched import chosen, self_attentions
 from sfumato.request import Request
 from sfumato.request.guides import PerturbedAttention, Tiling
+from sfumato.text.encode import AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE, SizeIds
+
+IDS = {
+    **dict.fromkeys(("original_size", "crop", "negative_original_size", "negative_crop"), frozenset({5, 6})),
+    **dict.fromkeys(("target_size", "negative_target_size"), frozenset({6})),
+    **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), frozenset({5})),
+}
+"""The fields about size ids, and how many ids the models have that read them."""
+
+LARGEST_APART = 1e-6  # of scaling factors that are the same in two files
 
 
 def check(model: Model, request: Request) -> None:
     """Raise RequestError for what the model, or the size of a resolved request, does not allow."""
+    _check_refiner(model, request)
+    _check_ids(model, request)
+    for each in (model, model.refiner if request.refiner is not None else None):
+        if each is not None:
+            _check_networks(each, request)
+
+
+def _check_networks(model: Model, request: Request) -> None:
     assert request.width is not None and request.height is not None
     _check_tiling(model, request.tiling, request.width, request.height)
     if request.perturbed_attention is not None:
@@ -34,7 +52,68 @@ def reshaped(model: Model, request: Request) -> Model:
     if request.freeu is not None:
         unet = with_freeu(model.unet, **asdict(request.freeu))
         model = replace(model, unet=unet)
+    if model.refiner is not None:
+        model = replace(model, refiner=reshaped(model.refiner, request))
     return model
+
+
+def size_ids(request: Request) -> tuple[SizeIds, SizeIds]:
+    """What SDXL is told about the picture that is wanted, and about what it should not be."""
+    original, crop, target = (_turned(getattr(request, name)) for name in ("original_size", "crop", "target_size"))
+    wanted = SizeIds(original, crop or (0, 0), target, _or(request.aesthetic_score, AESTHETIC_SCORE))
+    return wanted, SizeIds(
+        _turned(request.negative_original_size) or original,
+        _turned(request.negative_crop) or crop or (0, 0),
+        _turned(request.negative_target_size) or target,
+        _or(request.negative_aesthetic_score, NEGATIVE_AESTHETIC_SCORE),
+    )
+
+
+def _turned(pair: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Rows before columns, as networks count."""
+    return pair and (pair[1], pair[0])
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _check_ids(model: Model, request: Request) -> None:
+    """Raise RequestError for size ids and scores that neither the model nor its refiner reads."""
+    known = {model.text.rules.sizes}
+    if request.refiner is not None and model.refiner is not None:
+        known.add(model.refiner.text.rules.sizes)
+    for field, counts in IDS.items():
+        if getattr(request, field) is not None and not known & counts:
+            kind = "models of SDXL" if 6 in counts else "the refiner of SDXL"
+            raise RequestError(
+                f"{field} is {getattr(request, field)}, but {model.name} is not told of it; {kind} alone is", field
+            )
+
+
+def _check_refiner(model: Model, request: Request) -> None:
+    """Raise RequestError for a refiner that is not there, or whose latents are not those of the model."""
+    if request.refiner is None:
+        return
+    other = model.refiner
+    if other is None:
+        raise RequestError(
+            f"refiner is {request.refiner.model} but the model has none; give the request to an Engine, or "
+            "dataclasses.replace(model, refiner=sfumato.load(...))",
+            "refiner",
+        )
+    apart = abs(model.scaling_factor - other.scaling_factor) > LARGEST_APART
+    if apart or (model.latent_channels, model.stride) != (other.latent_channels, other.stride):
+        raise RequestError(
+            f"refiner is {other.name} ({other.family.title}), whose latents are not those of {model.name} "
+            f"({model.family.title}); it must be a model with the same autoencoder",
+            "refiner",
+        )
+    if model.family.inpainting != other.family.inpainting:
+        raise RequestError(
+            f"refiner is {other.name}; of it and {model.name} one is an inpainting model, and both must be or none",
+            "refiner",
+        )
 
 
 def tiled(model: Model, tiling: Tiling) -> Model:

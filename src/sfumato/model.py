@@ -54,9 +54,9 @@ class Model:
 
     `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
     name what was found in the files and is not used. `loras` are merged into the networks; the text encoders know the
-    words of `embeddings`; `controls` are the control networks that requests may name. `files` are the weight files of
-    each component, LoRA and control network, and `hash_files` returns the sha256 of some of them; a model that was made
-    in memory has neither.
+    words of `embeddings`; `controls` are the control networks that requests may name; `refiner` draws on, at low noise,
+    where a request says from when. `files` are the weight files of each component, LoRA and control network, and
+    `hash_files` returns the sha256 of some of them; a model that was made in memory has neither.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Model:
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     controls: Mapping[str, nn.Module] = field(default_factory=dict)
+    refiner: "Model | None" = None
 
     @property
     def stride(self) -> int:
@@ -104,10 +105,14 @@ class Model:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """The sha256 of each component's and LoRA's weights: of its files, or of its tensors where it has no file.
+        """The sha256 of each component's, LoRA's and the refiner's weights: of files, or of tensors without a file.
 
         Computed when first asked for, and remembered between runs for files that have not changed since.
         """
+        refining = {} if self.refiner is None else self.refiner.hashes
+        return {**self._own_hashes(), **{f"refiner.{name}": digest for name, digest in refining.items()}}
+
+    def _own_hashes(self) -> dict[str, str]:
         if self.hash_files is not None:
             return {component: self.hash_files(paths) for component, paths in self.files.items()}
         networks = {"unet": self.unet, "vae": self.autoencoder}

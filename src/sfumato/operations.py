@@ -52,11 +52,12 @@ from sfumato.nn.unet import UNet
 from sfumato.nn.watched import WatchedAttention, perturbed, watched
 from sfumato.request import SIDE_RANGE, Dialect
 from sfumato.request.guides import Apg, DynamicThresholding, PerturbedAttention, SelfAttentionGuidance
-from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE
+from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE, SizeIds
 from sfumato.text.prompt import PromptReport
 from sfumato.text.telling import Wanted, tell
 from sfumato.text.told import Composition, Told, together
 
+SIZE_IDS = (SizeIds(), SizeIds(score=NEGATIVE_AESTHETIC_SCORE))  # diffusers' defaults
 TILED_ABOVE = 1536 * 1536  # pixels; at 2048 x 2048 an SD autoencoder's largest activation alone is 4 GiB in float32
 
 
@@ -105,14 +106,16 @@ def encode_text(
     sigmas: Sequence[float] = (),
     dialect: Dialect = "a1111",
     clip_skip: int = 0,
+    ids: tuple[SizeIds, SizeIds] = SIZE_IDS,
 ) -> tuple[Told, Told]:
     """What is told of one prompt and of its negative, of one length, with the canvas as SDXL's size.
 
-    `sigmas` are the noise levels of the run, for prompts that change in its course.
+    `sigmas` are the noise levels of the run, for prompts that change in its course; `ids` what SDXL is told about the
+    picture and about what it should not be.
     """
     width, height = canvas.working
     sized = partial(model.text.sized, height=height, width=width)
-    both = (sized, partial(sized, score=NEGATIVE_AESTHETIC_SCORE))
+    both = (partial(sized, **vars(ids[0])), partial(sized, **vars(ids[1])))
     wanted = [Wanted(prompt)]
     return tell(model.text, wanted, negative_prompt, sigmas, dialect=dialect, clip_skip=clip_skip, sized=both)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.guides import Guides
+from sfumato.cli.guides import Guides, Sizes
 from sfumato.cli.options import (
     Destination,
     Drawing,
@@ -51,12 +51,13 @@ def txt2img(
     enlarging: Enlarging,
     steered: Steered,
     guides: Guides,
+    sizes: Sizes,
     destination: Destination,
     machine: Painter,
     voice: Voice,
 ) -> None:
     """Draw what the words say."""
-    begins = varying.fields() | enlarging.fields() | steered.fields() | guides.fields()
+    begins = varying.fields() | enlarging.fields() | steered.fields() | guides.fields() | sizes.fields()
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
@@ -71,6 +72,7 @@ def img2img(
     steered: Steered,
     fitting: Fitting,
     guides: Guides,
+    sizes: Sizes,
     destination: Destination,
     machine: Painter,
     voice: Voice,
@@ -86,6 +88,7 @@ def img2img(
         **steered.fields(),
         **fitting.fields(),
         **guides.fields(),
+        **sizes.fields(),
     }
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
@@ -103,6 +106,7 @@ def inpaint(
     fitting: Fitting,
     masking: Masking,
     guides: Guides,
+    sizes: Sizes,
     destination: Destination,
     machine: Painter,
     voice: Voice,
@@ -122,6 +126,7 @@ def inpaint(
         **steered.fields(),
         **fitting.fields(),
         **guides.fields(),
+        **sizes.fields(),
     }
     draw(request_of(prompts, which, drawing, begins | masking.fields()), destination, machine, voice)
 

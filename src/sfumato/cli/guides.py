@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.options import NUMBER
+from sfumato.cli.options import NUMBER, number, parse_lora, parse_size
 
 PART = "on|VALUE|KEY=VALUE,..."
 
@@ -43,14 +43,75 @@ class Guides:
         typer.Option(metavar=PART, help="mimic_scale (7), percentile (1), separate_channels, start, measure, phi (1)."),
     ] = None
 
+    refiner: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH[:AT]", help="A model that draws on from this part of the timesteps, 0.8."),
+    ] = None
+
     def fields(self) -> dict[str, Any]:
         """The fields of a request that these options are. Raises typer.BadParameter for what cannot be read."""
         parts = ("freeu", "perturbed_attention", "self_attention_guidance", "apg", "dynamic_thresholding")
         return {
             "guidance_interval": parse_interval(self.guidance_interval),
             "tiling": self.tiling,
+            "refiner": None if self.refiner is None else parse_refiner(self.refiner),
             **{name: parse_part(name, getattr(self, name)) for name in parts},
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What SDXL and its refiner are told about the training picture that the wanted one should be like."""
+
+    original_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="SDXL: the size that the picture is said to have had.")
+    ] = None
+    crop: Annotated[
+        str | None, typer.Option(metavar="LEFT,TOP", help="SDXL: how far it is said to have been cropped.")
+    ] = None
+    target_size: Annotated[str | None, typer.Option(metavar="WxH", help="SDXL: the size that it is said to have.")] = (
+        None
+    )
+    negative_original_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="SDXL: the same of what it should not be.")
+    ] = None
+    negative_crop: Annotated[str | None, typer.Option(metavar="LEFT,TOP", help="SDXL: the same.")] = None
+    negative_target_size: Annotated[str | None, typer.Option(metavar="WxH", help="SDXL: the same.")] = None
+    aesthetic_score: Annotated[
+        float | None, typer.Option(parser=number, metavar="S", help="SDXL's refiner: 0 to 10; 6 by default.")
+    ] = None
+    negative_aesthetic_score: Annotated[
+        float | None, typer.Option(parser=number, metavar="S", help="SDXL's refiner: of what it should not be; 2.5.")
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a request that these options are. Raises typer.BadParameter for what cannot be read."""
+        sizes = ("original_size", "target_size", "negative_original_size", "negative_target_size")
+        return {
+            **{name: parse_size(getattr(self, name), f"--{name.replace('_', '-')}") for name in sizes},
+            "crop": parse_corner("crop", self.crop),
+            "negative_crop": parse_corner("negative-crop", self.negative_crop),
+            "aesthetic_score": self.aesthetic_score,
+            "negative_aesthetic_score": self.negative_aesthetic_score,
+        }
+
+
+def parse_refiner(text: str) -> dict[str, Any]:
+    """Name and switch from `refiner.safetensors:0.8`, with colons read as those of a LoRA."""
+    name, *at = parse_lora(text)
+    if len(at) > 1:
+        raise typer.BadParameter(f"--refiner is {text!r}; it must be a name or a path, and perhaps :0.8.")
+    return {"model": name, **({"at": at[0]} if at else {})}
+
+
+def parse_corner(option: str, text: str | None) -> tuple[int, int] | None:
+    """Pixels from the left and from above, from `16,0`."""
+    if text is None:
+        return None
+    left, _, top = text.partition(",")
+    if not left.strip().isdecimal() or not top.strip().isdecimal():
+        raise typer.BadParameter(f"--{option} is {text!r}; it must be pixels from the left and from above, as in 16,0.")
+    return int(left), int(top)
 
 
 def parse_interval(text: str | None) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ A wrapper sees only (x, sigma) -> clean latent, so each works inside every sampl
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -85,6 +86,18 @@ def interval(guided: Denoise, conditional: Denoise, low: float, high: float) -> 
         return guided(x, sigma) if low < sigma <= high else conditional(x, sigma)
 
     return limited
+
+
+def handed_over(first: Denoise, second: Denoise, is_for_second: Callable[[float], bool]) -> Denoise:
+    """One denoiser at some noise levels, another at the others: an ensemble of experts.
+
+    Balaji et al. 2022 (eDiff-I), section 4; SDXL's base and refiner, Podell et al. 2023, section 2.5.
+    """
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return second(x, sigma) if is_for_second(sigma) else first(x, sigma)
+
+    return denoise
 
 
 def sigma_at(schedule: NoiseSchedule, part: float) -> float:

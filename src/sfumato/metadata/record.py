@@ -132,6 +132,8 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         "Denoising strength": _strength(request),
         "Mask blur": None if request.mask_blur is None else f"{request.mask_blur:g}",
         **_picture_parameters(request, record["index"]),
+        "Refiner": None if request.refiner is None else PurePath(request.refiner.model).stem,
+        "Refiner switch at": None if request.refiner is None else f"{request.refiner.at:g}",
         "Tiling": "True" if request.tiling else None,
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
         "ENSD": str(request.step_seed_delta) if request.step_seed_delta else None,

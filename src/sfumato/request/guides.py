@@ -1,14 +1,16 @@
 """The parts of a request that change how a picture is guided or how the networks run; each is off when it is None."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
 from sfumato.errors import RequestError
-from sfumato.request.checks import checked_number
+from sfumato.request.checks import check_integer, checked_name, checked_number
 
 Tiling = Literal["x", "y", "both"]
 Ranges = Mapping[str, tuple[float, float]]
+CROP_LIMIT = 8192  # pixels
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,27 @@ class DynamicThresholding(Part):
         object.__setattr__(self, "separate_channels", bool(self.separate_channels))
 
 
+@dataclass(frozen=True)
+class Refiner(Part):
+    """A second model of the same latents, which draws on from the part `at` of the training timesteps.
+
+    0 is pure noise and 1 clean: at 0.8 it draws the last fifth of the timesteps, as diffusers' `denoising_end` and
+    `denoising_start` and A1111's switch have it. Podell et al. 2023, section 2.5.
+    """
+
+    FIELD = "refiner"
+    RANGES: ClassVar[Ranges] = {"at": (0.0, 1.0)}
+
+    model: str
+    at: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "model", checked_name("refiner.model", self.model))
+        if self.model is None:
+            raise RequestError("refiner.model is None; it must be the name or the path of a model", "refiner.model")
+
+
 P = TypeVar("P", bound=Part)
 
 
@@ -147,14 +170,34 @@ def checked_part(kind: type[P], value: object) -> P | None:
         return value
     names = [field.name for field in fields(kind)]
     if value is True:
-        return kind()
+        return _made(kind, {}, value)
     if isinstance(value, Mapping):
         unknown = [str(name) for name in value if name not in names]
         if unknown:
             raise RequestError(
                 f"{kind.FIELD} is {value!r}, but it has no {unknown[0]!r}; it has {', '.join(names)}", kind.FIELD
             )
-        return kind(**value)
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        return kind(**{names[0]: value})
+        return _made(kind, value, value)
+    if isinstance(value, int | float | str | os.PathLike) and not isinstance(value, bool):
+        return _made(kind, {names[0]: value}, value)
     raise RequestError(f"{kind.FIELD} is {value!r}; it must be an object of {', '.join(names)}", kind.FIELD)
+
+
+def _made(kind: type[P], given: Mapping[str, Any], told: object) -> P:
+    try:
+        return kind(**given)
+    except TypeError:  # a field that has no default is missing
+        (first, *_) = fields(kind)
+        raise RequestError(f"{kind.FIELD} is {told!r}; it needs {first.name}", kind.FIELD) from None
+
+
+def checked_corner(name: str, value: object) -> tuple[int, int] | None:
+    """How far a picture was cropped on the left and above, in pixels. Raises RequestError that names the field."""
+    if value is None:
+        return None
+    pair = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else ()
+    if len(pair) != 2 or None in pair:
+        raise RequestError(f"{name} is {value!r}; it must be two numbers of pixels, from the left and from above", name)
+    for side in pair:
+        check_integer(name, side, 0, CROP_LIMIT)
+    return pair[0], pair[1]

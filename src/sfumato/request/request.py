@@ -23,8 +23,10 @@ from sfumato.request.guides import (
     FreeU,
     Part,
     PerturbedAttention,
+    Refiner,
     SelfAttentionGuidance,
     Tiling,
+    checked_corner,
     checked_part,
 )
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
@@ -63,9 +65,11 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "eta": (0.0, 1.0),
     "strength": (0.0, 1.0),
     "mask_blur": (0.0, 256.0),
+    "aesthetic_score": (0.0, 10.0),
+    "negative_aesthetic_score": (0.0, 10.0),
 }
 _PARTS: dict[str, type[Part]] = {
-    part.FIELD: part for part in (FreeU, PerturbedAttention, SelfAttentionGuidance, Apg, DynamicThresholding)
+    part.FIELD: part for part in (FreeU, PerturbedAttention, SelfAttentionGuidance, Apg, DynamicThresholding, Refiner)
 }
 _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
 _OFF = ("mask_invert", "masked_only")  # which JSON leaves out unless they are on
@@ -102,7 +106,12 @@ class Request:
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
     controls        pictures that control networks see, each a `Control` or its fields as a mapping
     tiling          the directions, x, y or both, in which the picture can be repeated without a seam
-    freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding   see these classes; None is off
+    freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding, refiner   see these classes; None is
+                    off; a refiner's name stands for a `Refiner`
+    original_size, target_size   (width, height), and crop (left, top): what SDXL is told about the training picture
+                    that the wanted one should be like; by default its own size, and no crop
+    negative_original_size, negative_target_size, negative_crop   the same of what it should not be; by default as above
+    aesthetic_score, negative_aesthetic_score   what the refiner is told in place of a target size; 6 and 2.5
     """
 
     prompt: str | Sequence[str] = ""
@@ -149,6 +158,15 @@ class Request:
     self_attention_guidance: SelfAttentionGuidance | None = None
     apg: Apg | None = None
     dynamic_thresholding: DynamicThresholding | None = None
+    refiner: Refiner | None = None
+    original_size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    target_size: tuple[int, int] | None = None
+    negative_original_size: tuple[int, int] | None = None
+    negative_crop: tuple[int, int] | None = None
+    negative_target_size: tuple[int, int] | None = None
+    aesthetic_score: float | None = None
+    negative_aesthetic_score: float | None = None
 
     def __post_init__(self) -> None:
         _set(self, "prompt", checked_prompts(self.prompt))
@@ -164,6 +182,10 @@ class Request:
         _set(self, "embeddings", checked_embeddings(self.embeddings))
         _set(self, "controls", checked_controls(self.controls))
         check_choice("tiling", self.tiling, Tiling)
+        for name in ("original_size", "target_size", "negative_original_size", "negative_target_size"):
+            _set(self, name, checked_size(name, getattr(self, name)))
+        for name in ("crop", "negative_crop"):
+            _set(self, name, checked_corner(name, getattr(self, name)))
         for name, part in _PARTS.items():
             _set(self, name, checked_part(part, getattr(self, name)))
         check_choice("noise", self.noise, NoiseMode, optional=False)

@@ -23,6 +23,20 @@ NEGATIVE_AESTHETIC_SCORE = 2.5
 
 
 @dataclass(frozen=True)
+class SizeIds:
+    """What SDXL is told about the training picture that the wanted one should be like. Podell et al. 2023, section 2.2.
+
+    `original` and `target` (height, width) in pixels, None: the picture's own; `crop` (top, left). The refiner is told
+    a `score` from 0 to 10 in place of the target.
+    """
+
+    original: tuple[int, int] | None = None
+    crop: tuple[int, int] = (0, 0)
+    target: tuple[int, int] | None = None
+    score: float = AESTHETIC_SCORE
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What a denoiser is told about B pictures.
 
@@ -228,16 +242,16 @@ class TextStack:
         width: int,
         original: tuple[int, int] | None = None,
         crop: tuple[int, int] = (0, 0),
+        target: tuple[int, int] | None = None,
         score: float = AESTHETIC_SCORE,
     ) -> Conditioning:
         """The conditioning with the size ids of a picture of height x width pixels; the same if the family has none.
 
-        `original` (height, width; the picture's own by default) and `crop` (top, left) describe the training picture
-        that the wanted one should be like; `score` is read by the refiner alone. Podell et al. 2023, section 2.2.
+        The others are those of `SizeIds`.
         """
         if self.rules.sizes == 0:
             return conditioning
-        last = (score,) if self.rules.sizes == 5 else (height, width)
+        last = (score,) if self.rules.sizes == 5 else target or (height, width)
         ids = torch.tensor([*(original or (height, width)), *crop, *last], dtype=torch.float32)
         return replace(conditioning, size=ids.to(conditioning.context.device).repeat(len(conditioning), 1))
 
