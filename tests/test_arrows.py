@@ -23,6 +23,7 @@ ARROWS: dict[str, set[str]] = {
         "images": "opening",
         "preview": "images",
         "masks": "images",
+        "plots": "images request",
         "outpainting": "images masks request",
         "upscaling": "request",
         "nn": "",
@@ -55,12 +56,20 @@ ARROWS: dict[str, set[str]] = {
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
-        " server speed text.prompt train weights",
+        " plots server speed text.prompt train weights",
         "__main__": "cli",
     }.items()
 }
 READING = "tokenizer spans chunks prompt a1111 comfy compel editing composing networks words"
-TORCH_FREE = ("errors", "request", "events", "metadata", *(f"text.{name}" for name in READING.split()), "cli")
+TORCH_FREE = (
+    "plots.axes",
+    "errors",
+    "request",
+    "events",
+    "metadata",
+    *(f"text.{name}" for name in READING.split()),
+    "cli",
+)
 TORCH_FREE += ("opening", "weights.locate", "weights.known", "server", "client")
 TORCH = {"torch", "safetensors", "transformers", "diffusers"}
 

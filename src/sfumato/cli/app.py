@@ -19,6 +19,7 @@ from sfumato.cli import (
     machine,
     models,
     pictures,
+    plotting,
     scenes,
     serve,
     steering,
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-VERB_FILES = (drawing, pictures, steering, evaluation, training, machine, bench, demo, serve)
+VERB_FILES = (drawing, plotting, pictures, steering, evaluation, training, machine, bench, demo, serve)
 for verbs in (file.app for file in VERB_FILES):
     app.registered_commands += verbs.registered_commands
 app.add_typer(models.app, name="models")

@@ -86,9 +86,12 @@ class Gallery:
         """Write all the pictures as one; `columns` 0 makes it as square as can be."""
         from sfumato.images import grid
 
-        whole = grid(pictures, columns or None)
+        return self.add_sheet(grid(pictures, columns or None))
+
+    def add_sheet(self, whole: "Image") -> Path:
+        """Write a picture of all the pictures, under the name of the run with `-grid`."""
         base = self._file or self._folder / f"{self.stamp}.png"
-        path = self._free(base.with_stem(f"{base.stem}-grid"), whole, metadata=False)
+        path = self._free(base.with_stem(f"{base.stem}-grid"), whole, metadata=bool(whole.info))
         if self.told:
             write_line(path)
         return path
