@@ -100,8 +100,8 @@ def describe(tokenizers: Path, names: list[str]) -> None:
     samplers = {
         "samplers": [{"name": "ddim", "title": "DDIM"}, {"name": "euler", "title": "Euler"}],
         "spacings": ["leading", "karras"],
-        "understood": ["DDIM", "ddim", "euler", "k_euler"],
-        "understood_spacings": ["leading", "karras", "Karras"],
+        "understood": ["DDIM", "ddim", "euler", "k_euler", "Euler", "Euler a", "DPM++ 2M", "PLMS"],
+        "understood_spacings": ["leading", "karras", "Karras", "normal"],
     }
     print(json.dumps({"samplers": samplers}))
     folder = tokenizers / "stub"

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 
 import sfumato
 from sfumato.errors import SfumatoError
+from sfumato.server.dialects.a1111 import A1111
+from sfumato.server.dialects.openai import OpenAI
 from sfumato.server.guard import Guard
 from sfumato.server.page import page
 from sfumato.server.problems import Problem, as_problem
@@ -52,6 +54,7 @@ def make_api(service: Service) -> FastAPI:
     for routes in (jobs, events, pictures, catalogue):
         api.include_router(routes.router, prefix=PREFIX)
     api.include_router(status.router)
+    api.router.routes.extend([*A1111(service).routes(), *OpenAI(service).routes()])
     api.openapi = with_request(api.openapi)  # type: ignore[method-assign]  # FastAPI's own way to change a schema
     api.mount("/", page(api))
     return api

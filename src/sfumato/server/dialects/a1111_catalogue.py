@@ -1,0 +1,102 @@
+"""What there is to name in A1111's words: checkpoints by title, file or hash, VAEs, LoRAs, embeddings and styles."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from sfumato.server.dialects.a1111_fields import refuse
+from sfumato.server.problems import Problem
+from sfumato.server.values import ModelCard
+
+_HASH = re.compile(r"\[([0-9a-f]{8,64})\]\s*$")
+
+
+@dataclass(frozen=True)
+class Style:
+    """Words for a prompt; where they hold `{prompt}`, the prompt goes there, else they follow it."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The files that there are: models as the service lists them, others as name -> place (a path or a name)."""
+
+    models: Sequence[ModelCard] = ()
+    vaes: Mapping[str, str] = field(default_factory=dict)
+    loras: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    styles: Mapping[str, Style] = field(default_factory=dict)
+    controls: Mapping[str, str] = field(default_factory=dict)
+    upscalers: Mapping[str, str] = field(default_factory=dict)
+
+    def model(self, checkpoint: object) -> ModelCard | None:
+        """The model of a title, a name, a file or a hash; the default one for None and "". Raises Problem 404."""
+        if checkpoint is None or checkpoint == "":
+            return next((each for each in self.models if each.default), None)
+        wanted = str(checkpoint).strip().lower()
+        for each in self.models:
+            if wanted in spellings(each):
+                return each
+        hashed = _HASH.search(wanted)
+        short = hashed[1] if hashed else wanted
+        if len(short) >= 8:
+            for each in self.models:
+                if each.hash and each.hash.startswith(short):
+                    return each
+        known = ", ".join(title(each) for each in self.models)
+        raise Problem(
+            404, "model.unknown", f"Model not found: {checkpoint}; there are {known}", field="sd_model_checkpoint"
+        )
+
+    def vae(self, name: object) -> str | None:
+        """The place of a VAE; None where the model's own is meant. Raises Problem 422."""
+        if name in (None, "", "Automatic", "None", "auto"):
+            return None
+        for known, place in self.vaes.items():
+            if str(name).lower() in (known.lower(), PurePath(known).stem.lower(), place.lower()):
+                return place
+        raise refuse("sd_vae", f"is {name!r}; there are Automatic, {', '.join(self.vaes)}".rstrip(", "))
+
+    def upscaler(self, name: str) -> str:
+        """The place of a network that enlarges; a name that is none of them is one of the request's own ways."""
+        return next((place for known, place in self.upscalers.items() if name.lower() in _stems(known)), name)
+
+    def lora(self, name: str) -> str | None:
+        """The place of a LoRA, by its name or its file's."""
+        return next((place for known, place in self.loras.items() if name.lower() in _stems(known)), None)
+
+    def styled(self, prompt: str, negative_prompt: str, styles: Sequence[Any]) -> tuple[str, str]:
+        """Both prompts with the words of the styles. Raises Problem 422 for a style that is not there."""
+        for name in styles:
+            if name not in self.styles:
+                raise refuse("styles", f"has {name!r}; there are {', '.join(self.styles) or 'none'}")
+            style = self.styles[name]
+            prompt, negative_prompt = joined(style.prompt, prompt), joined(style.negative_prompt, negative_prompt)
+        return prompt, negative_prompt
+
+
+def _stems(name: str) -> tuple[str, str]:
+    return name.lower(), PurePath(name).name.removesuffix(".safetensors").lower()
+
+
+def joined(style: str, prompt: str) -> str:
+    """A prompt with a style's words around or behind it."""
+    if "{prompt}" in style:
+        return style.replace("{prompt}", prompt)
+    return ", ".join(part for part in (prompt.strip(), style.strip()) if part) if style else prompt
+
+
+def title(card: ModelCard) -> str:
+    """A model as A1111 lists checkpoints: a name and the beginning of a hash."""
+    return f"{card.name} [{card.hash[:10]}]" if card.hash else card.name
+
+
+def spellings(card: ModelCard) -> set[str]:
+    """The names that a model goes by, in lower case."""
+    file = PurePath(card.source or card.name).name
+    names = {title(card), card.name, PurePath(card.name).name, file, PurePath(file).stem, card.hash, card.hash[:10]}
+    return {name.lower() for name in names if name}

@@ -1,0 +1,158 @@
+"""The ControlNet extension's units as controls of a request, and what its lists tell."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sfumato.server.dialects.a1111_catalogue import Catalogue
+from sfumato.server.dialects.a1111_fields import Fields, refuse
+
+# The extension's modules that need no network -> our preprocessors, and which of theirs its thresholds a and b are
+MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "none": ("none", ()),
+    "canny": ("canny", ("low", "high")),
+    "scribble_xdog": ("scribble", ("threshold",)),
+    "blur_gaussian": ("blur", ("sigma",)),
+    "tile_resample": ("tile", ("factor",)),
+    "t2ia_color_grid": ("colour", ()),
+    "shuffle": ("shuffle", ()),
+    "recolor_luminance": ("luminance", ("gamma",)),
+    "threshold": ("threshold", ("level",)),
+    "binary": ("binary", ()),
+    "invert": ("invert", ()),
+    "inpaint": ("inpaint", ()),
+    "inpaint_only": ("inpaint", ()),
+    "inpaint_global_harmonious": ("inpaint", ()),
+}
+DETAILS: dict[str, list[dict[str, Any]]] = {
+    "canny": [
+        {"name": "Low Threshold", "value": 100, "min": 1, "max": 255},
+        {"name": "High Threshold", "value": 200, "min": 1, "max": 255},
+    ],
+    "scribble_xdog": [{"name": "XDoG Threshold", "value": 32, "min": 1, "max": 64}],
+    "blur_gaussian": [{"name": "Sigma", "value": 9, "min": 0.01, "max": 64}],
+    "tile_resample": [{"name": "Down Sampling Rate", "value": 1, "min": 1, "max": 8}],
+    "recolor_luminance": [{"name": "Gamma Correction", "value": 1, "min": 0.1, "max": 2}],
+    "threshold": [{"name": "Binarization Threshold", "value": 127, "min": 0, "max": 255}],
+}
+MODES = {"balanced": "balanced", "my prompt is more important": "prompt", "controlnet is more important": "control"}
+RESIZES = {
+    "just resize": "stretch",
+    "crop and resize": "crop",
+    "scale to fit (inner fit)": "crop",
+    "resize and fill": "fill",
+    "envelope (outer fit)": "fill",
+}
+TYPES = ("All", "Canny", "Scribble", "SoftEdge", "Tile", "Inpaint", "Shuffle", "Depth", "OpenPose", "Lineart")
+
+_HASH = re.compile(r"\s*\[[0-9a-f]+\]\s*$")
+
+
+def units_of(args: Sequence[Any]) -> list[dict[str, Any]]:
+    """The enabled units of the script's arguments."""
+    units = []
+    for place, unit in enumerate(args):
+        if unit is None or unit is False:
+            continue
+        if not isinstance(unit, dict):
+            raise refuse("alwayson_scripts", f"has ControlNet unit {place}, which must be an object")
+        if Fields(unit).flag("enabled", True):
+            units.append(unit)
+    return units
+
+
+def unit_picture(unit: Mapping[str, Any]) -> str | None:
+    """The picture of a unit as base64; None where the start picture is meant."""
+    picture = unit.get("image") or unit.get("input_image")
+    if isinstance(picture, dict):
+        if picture.get("mask"):
+            raise refuse("alwayson_scripts", "has a ControlNet unit with a mask; give the mask of img2img")
+        picture = picture.get("image")
+    if unit.get("mask") or unit.get("mask_image"):
+        raise refuse("alwayson_scripts", "has a ControlNet unit with a mask; give the mask of img2img")
+    return picture or None
+
+
+def controls_of(
+    units: Sequence[Mapping[str, Any]], pictures: Mapping[str, str], catalogue: Catalogue
+) -> list[dict[str, Any]]:
+    """The controls of a request. `pictures` has the ids of the units' own pictures under "control 0", ...
+
+    Raises Problem 422 for a unit that asks for what is not there.
+    """
+    return [_control(Fields(unit), pictures.get(f"control {place}"), catalogue) for place, unit in enumerate(units)]
+
+
+def _control(unit: Fields, picture: str | None, catalogue: Catalogue) -> dict[str, Any]:
+    module = unit.text("module", "none").lower().partition(" (")[0] or "none"
+    if module not in MODULES:
+        raise refuse("module", f"is {module!r}; of ControlNet's there are {', '.join(MODULES)}")
+    preprocessor, thresholds = MODULES[module]
+    options = {
+        option: unit.number(name, 0.0)
+        for option, name in zip(thresholds, ("threshold_a", "threshold_b"), strict=False)
+        if unit.number(name, -1.0) > 0
+    }
+    control = {
+        "model": _model(unit.text("model", "None"), catalogue),
+        "preprocessor": preprocessor,
+        "options": options,
+        "weight": unit.number("weight", 1.0),
+        "start": unit.number("guidance_start", 0.0),
+        "end": unit.number("guidance_end", 1.0),
+        "mode": _word(unit, "control_mode", MODES, ("balanced", "prompt", "control")),
+        "resize": _word(unit, "resize_mode", RESIZES, ("stretch", "crop", "fill"), default="crop and resize"),
+    }
+    return control if picture is None else control | {"image": picture}
+
+
+def _model(name: str, catalogue: Catalogue) -> str:
+    plain = _HASH.sub("", name).strip().lower()
+    for known, place in catalogue.controls.items():
+        if plain in (known.lower(), known.lower().removesuffix(".safetensors")):
+            return place
+    raise refuse("model", f"is {name!r}; the control networks are {', '.join(catalogue.controls) or '(none)'}")
+
+
+def _word(
+    unit: Fields, name: str, words: Mapping[str, str], numbers: Sequence[str], *, default: str = "balanced"
+) -> str:
+    value = unit.body.get(name)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(numbers):
+        return numbers[value]
+    found = words.get(str(default if value is None else value).lower())
+    if found is None:
+        raise refuse(name, f"is {value!r}; it must be one of {', '.join(words)}")
+    return found
+
+
+def model_list(catalogue: Catalogue) -> dict[str, Any]:
+    """`/controlnet/model_list`."""
+    return {"model_list": list(catalogue.controls)}
+
+
+def module_list() -> dict[str, Any]:
+    """`/controlnet/module_list`."""
+    return {
+        "module_list": list(MODULES),
+        "module_detail": {
+            name: {"model_free": False, "sliders": [{"step": 1, **each} for each in DETAILS.get(name, [])]}
+            for name in MODULES
+        },
+    }
+
+
+def control_types(catalogue: Catalogue) -> dict[str, Any]:
+    """`/controlnet/control_types`: which modules and models belong together, by the words in their names."""
+    types = {}
+    for kind in TYPES:
+        words = [kind.lower()] if kind != "All" else [""]
+        modules = [name for name in MODULES if any(word in name for word in words)]
+        models = [name for name in catalogue.controls if any(word in name.lower() for word in words)]
+        types[kind] = {
+            "module_list": ["none", *(name for name in modules if name != "none")],
+            "model_list": ["None", *models],
+            "default_option": next((name for name in modules if name != "none" and kind != "All"), "none"),
+            "default_model": models[0] if models and kind != "All" else "None",
+        }
+    return {"control_types": types}

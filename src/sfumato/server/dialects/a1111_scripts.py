@@ -1,0 +1,40 @@
+"""A1111's always-on scripts that have a counterpart here: ControlNet and Self Attention Guidance."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sfumato.server.dialects.a1111_catalogue import Catalogue
+from sfumato.server.dialects.a1111_controlnet import controls_of, units_of
+from sfumato.server.dialects.a1111_fields import Fields, refuse
+
+CONTROLNET, SAG = "controlnet", "self attention guidance"
+HARMLESS = ("extra options", "seed", "sampler", "comments")  # A1111's own, whose fields a body has beside them
+# webuiapi sends ControlNet's defaults where it finds the second name
+LISTED = (CONTROLNET, "controlnet m2m", SAG)
+
+
+def scripts_of(body: Fields) -> dict[str, list[Any]]:
+    """The arguments of the scripts by name, in lower case. Raises Problem 422 for one that is not there, as A1111."""
+    found = {}
+    for name, script in body.object("alwayson_scripts").items():
+        arguments = script.get("args", []) if isinstance(script, dict) else script
+        if not isinstance(arguments, list):
+            raise refuse("alwayson_scripts", f"has {name!r}; it must be an object with a list of args")
+        known = str(name).strip().lower()
+        if known not in (*LISTED, *HARMLESS):
+            raise refuse("alwayson_scripts", f": always on script {name} not found; there are {', '.join(LISTED)}")
+        found[known] = arguments
+    return found
+
+
+def script_fields(
+    scripts: Mapping[str, list[Any]], pictures: Mapping[str, str], catalogue: Catalogue
+) -> dict[str, Any]:
+    """The fields of a request that the scripts ask for."""
+    values: dict[str, Any] = {}
+    if units := units_of(scripts.get(CONTROLNET, [])):
+        values["controls"] = controls_of(units, pictures, catalogue)
+    enabled, scale, *_ = [*scripts.get(SAG, []), False, 0.75][:2] if scripts.get(SAG) else (False, 0.0)
+    if enabled is True:
+        values["self_attention_guidance"] = {"scale": scale}
+    return values

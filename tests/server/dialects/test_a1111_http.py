@@ -1,0 +1,330 @@
+"""A1111's routes over a stub that draws: shapes, errors, options, progress, interrupt. Shapes are those of its 1.10."""
+
+import base64
+import io
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+API = "/sdapi/v1"
+INFO = {
+    "prompt", "all_prompts", "negative_prompt", "all_negative_prompts", "seed", "all_seeds", "subseed", "all_subseeds",
+    "subseed_strength", "width", "height", "sampler_name", "cfg_scale", "steps", "batch_size", "restore_faces",
+    "face_restoration_model", "sd_model_name", "sd_model_hash", "sd_vae_name", "sd_vae_hash", "seed_resize_from_w",
+    "seed_resize_from_h", "denoising_strength", "extra_generation_params", "index_of_first_image", "infotexts",
+    "styles", "job_timestamp", "clip_skip", "is_using_inpainting_conditioning", "version",
+}  # fmt: skip
+
+
+def picture(size: tuple[int, int] = (64, 64), colour: str = "red", mode: str = "RGB") -> str:
+    content = io.BytesIO()
+    Image.new(mode, size, colour).save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def opened(encoded: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+def post(client: TestClient, route: str, status: int = 200, /, **body: Any) -> Any:
+    answer = client.post(f"{API}/{route}", json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def draw(client: TestClient, status: int = 200, /, **body: Any) -> Any:
+    return post(client, "txt2img", status, **{"prompt": "a red house", "steps": 2, **body})
+
+
+def test_words_become_pictures_with_their_infotext(shared: TestClient) -> None:
+    answer = draw(shared, seed=7, batch_size=2, n_iter=2, negative_prompt="fog", nonsense={"left": "alone"})
+    assert set(answer) == {"images", "parameters", "info"}
+    assert len(answer["images"]) == 4
+    info = json.loads(answer["info"])
+    assert set(info) == INFO
+    assert (info["seed"], info["all_seeds"]) == (7, [7, 8, 9, 10])
+    assert (info["index_of_first_image"], info["batch_size"], info["steps"]) == (0, 2, 2)
+    assert (info["sd_model_name"], info["sd_model_hash"], info["width"]) == ("drawn-world", "5555555555", 64)
+    for seed, encoded, text in zip(info["all_seeds"], answer["images"], info["infotexts"], strict=True):
+        drawn = opened(encoded)
+        assert (drawn.format, drawn.size) == ("PNG", (64, 64))
+        assert drawn.info["parameters"] == text
+        assert text.startswith("a red house\nNegative prompt: fog\nSteps: 2, ") and f"Seed: {seed}, " in text
+    assert answer["parameters"]["batch_size"] == 2
+    assert answer["parameters"]["cfg_scale"] == 7.0
+    assert "nonsense" not in answer["parameters"]
+
+
+def test_the_same_seed_gives_the_same_picture(shared: TestClient) -> None:
+    first, again, other = (draw(shared, seed=seed)["images"][0] for seed in (3, 3, 4))
+    assert first == again != other
+    chosen = json.loads(draw(shared, seed=-1)["info"])["seed"]
+    assert 0 <= chosen < 2**32
+
+
+def test_pictures_are_sent_in_the_format_of_the_options(shared: TestClient) -> None:
+    for asked, name in (("jpg", "JPEG"), ("webp", "WEBP")):
+        sent = opened(draw(shared, override_settings={"samples_format": asked})["images"][0])
+        assert sent.format == name
+        read = post(shared, "png-info", image=base64.b64encode(_file(sent)).decode())
+        assert read["parameters"]["Prompt"] == "a red house"
+    assert draw(shared, send_images=False)["images"] == []
+
+
+def _file(picture: Image.Image) -> bytes:
+    assert picture.fp is not None
+    picture.fp.seek(0)
+    return picture.fp.read()
+
+
+def test_a_picture_becomes_another_and_is_not_sent_back(shared: TestClient) -> None:
+    body = {"prompt": "a blue house", "steps": 4, "seed": 1, "width": 64, "height": 64}
+    answer = post(shared, "img2img", init_images=[picture()], mask=picture(colour="white", mode="L"), **body)
+    assert (answer["parameters"]["init_images"], answer["parameters"]["mask"]) == (None, None)
+    assert answer["parameters"]["denoising_strength"] == 0.75
+    other = post(shared, "img2img", init_images=[f"data:image/png;base64,{picture(colour='blue')}"], **body)
+    assert answer["images"] != other["images"]
+    kept = post(shared, "img2img", init_images=[picture()], include_init_images=True, **body)
+    assert kept["parameters"]["init_images"] == [picture()]
+
+
+def test_a_mask_may_be_drawn_on_transparency_and_is_rounded(start: Any) -> None:
+    client = start()
+    soft = Image.linear_gradient("L").resize((64, 64))
+    drawn = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    drawn.paste((0, 0, 0, 255), (0, 33, 64, 64))  # what is opaque is meant, whatever its colour
+    seen = []
+    for mask in (soft, drawn):
+        content = io.BytesIO()
+        mask.save(content, "PNG")
+        encoded = base64.b64encode(content.getvalue()).decode()
+        post(client, "img2img", init_images=[picture()], mask=encoded, prompt="x", steps=1, width=64, height=64)
+        (job,) = client.service.jobs(limit=1)[0]
+        seen.append(Image.open(client.service.pixels_file(job.request["mask"])[0]))
+    for mask in seen:
+        assert mask.mode == "L"
+        assert set(mask.tobytes()) == {0, 255}
+    assert seen[1].getbbox() == (0, 33, 64, 64)
+
+
+WRONG = [
+    ("txt2img", {"sampler_name": "nonsense"}, 404, "Sampler not found"),
+    ("txt2img", {"override_settings": {"sd_model_checkpoint": "nonsense"}}, 404, "Model not found"),
+    ("txt2img", {"steps": 0}, 422, "steps is 0"),
+    ("txt2img", {"width": 8}, 422, "width is 8"),
+    ("txt2img", {"steps": "many"}, 422, "steps is 'many'"),
+    ("txt2img", {"alwayson_scripts": {"nonsense": {"args": []}}}, 422, "always on script nonsense not found"),
+    ("txt2img", {"script_name": "nonsense"}, 422, "Script 'nonsense' not found"),
+    ("img2img", {}, 404, "Init image not found"),
+    ("img2img", {"init_images": ["?"]}, 422, "Invalid encoded image"),
+    ("img2img", {"init_images": ["http://localhost/x.png"]}, 422, "requests are not allowed"),
+    ("img2img", {"init_images": [base64.b64encode(b"no picture").decode()]}, 415, "no PNG, JPEG or WebP"),
+    ("img2img", {"init_images": [picture()], "mask": picture((32, 32))}, 422, "they must be of one size"),
+    ("interrogate", {"image": picture()}, 501, "no model that captions"),
+    ("extra-single-image", {"image": picture(), "upscaler_1": "nonsense"}, 422, "there are None, Lanczos, Nearest"),
+    ("extra-single-image", {"image": picture(), "gfpgan_visibility": 1}, 422, "no face restorers"),
+]
+
+
+@pytest.mark.parametrize(("route", "body", "status", "words"), WRONG)
+def test_what_is_wrong_is_said_as_a1111_says_it(
+    shared: TestClient, route: str, body: dict[str, Any], status: int, words: str
+) -> None:
+    answer = post(shared, route, status, **body)
+    assert set(answer) == {"error", "detail", "body", "errors"}
+    assert words in answer["errors"]
+    if status == 422:
+        (detail,) = answer["detail"]
+        assert detail["loc"][0] == "body" and detail["loc"][1] in answer["errors"]
+    else:
+        assert answer["detail"] == answer["errors"]
+
+
+def test_a_body_that_is_no_object_is_refused(shared: TestClient) -> None:
+    for content in (b"[", b"[]", b"3"):
+        answer = shared.post(f"{API}/txt2img", content=content)
+        assert answer.status_code == 422 and "the body" in answer.json()["errors"]
+
+
+def test_a_failed_job_is_a_500_without_its_secrets(shared: TestClient) -> None:
+    answer = draw(shared, 500, prompt="broken")
+    assert "secret" not in json.dumps(answer)
+
+
+LISTS: dict[str, Any] = {
+    "sd-models": {"title", "model_name", "hash", "sha256", "filename", "config"},
+    "samplers": {"name", "aliases", "options"},
+    "schedulers": {"name", "label", "aliases", "default_rho", "need_inner_model"},
+    "upscalers": {"name", "model_name", "model_path", "model_url", "scale"},
+    "latent-upscale-modes": {"name"},
+}
+
+
+@pytest.mark.parametrize("route", LISTS)
+def test_lists_have_a1111s_fields(shared: TestClient, route: str) -> None:
+    found = shared.get(f"{API}/{route}").json()
+    assert found and all(set(each) == LISTS[route] for each in found)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "sd-vae",
+        "sd-modules",
+        "loras",
+        "hypernetworks",
+        "face-restorers",
+        "realesrgan-models",
+        "prompt-styles",
+        "script-info",
+        "extensions",
+    ],
+)
+def test_lists_of_what_there_is_none_of_are_lists(shared: TestClient, route: str) -> None:
+    assert isinstance(shared.get(f"{API}/{route}").json(), list)
+
+
+def test_other_answers_that_clients_ask_for_have_their_shape(shared: TestClient) -> None:
+    assert shared.get(f"{API}/embeddings").json() == {"loaded": {}, "skipped": {}}
+    assert set(shared.get(f"{API}/scripts").json()) == {"txt2img", "img2img"}
+    assert shared.get(f"{API}/cmd-flags").json()["api"] is True
+    memory = shared.get(f"{API}/memory").json()
+    assert memory["ram"]["used"] + memory["ram"]["free"] == memory["ram"]["total"] > 2**20
+    assert set(memory) == {"ram", "cuda"}
+    for route in ("refresh-checkpoints", "refresh-vae", "refresh-loras", "reload-checkpoint", "unload-checkpoint"):
+        assert post(shared, route) == {}
+    assert shared.get("/internal/ping").json() == {}
+    assert shared.get("/controlnet/version").json() == {"version": 3}
+    assert shared.get("/controlnet/model_list").json() == {"model_list": []}
+    modules = shared.get("/controlnet/module_list").json()
+    assert "canny" in modules["module_list"] and set(modules["module_detail"]) == set(modules["module_list"])
+    assert set(shared.get("/controlnet/control_types").json()["control_types"]["All"]) == {
+        "module_list", "model_list", "default_option", "default_model",
+    }  # fmt: skip
+
+
+def test_options_are_kept_and_wrong_ones_change_nothing(start: Any, settings: Any) -> None:
+    client = start()
+    options = client.get(f"{API}/options").json()
+    assert options["sd_model_checkpoint"] == client.get(f"{API}/sd-models").json()[0]["title"]
+    assert (options["samples_format"], options["CLIP_stop_at_last_layers"], options["sd_vae"]) == (
+        "png",
+        1,
+        "Automatic",
+    )
+    assert post(client, "options", CLIP_stop_at_last_layers=2, nonsense=1) is None
+    assert post(client, "options", 500, sd_model_checkpoint="nonsense")["errors"] == "model 'nonsense' not found"
+    post(client, "options", 422, CLIP_stop_at_last_layers=3, token_merging_ratio=0.5)
+    assert post(client, "options", **options) is None  # a page sends back all that it was told
+    assert post(client, "options", CLIP_stop_at_last_layers=2) is None
+    assert json.loads(draw(client)["info"])["clip_skip"] == 2
+    assert json.loads(draw(client, override_settings={"CLIP_stop_at_last_layers": 1})["info"])["clip_skip"] == 1
+    kept = json.loads((Path(settings.data) / "a1111-options.json").read_text())
+    assert kept["CLIP_stop_at_last_layers"] == 2
+
+
+def test_a_pictures_own_text_is_read_back(shared: TestClient) -> None:
+    sent = draw(shared, seed=5, prompt='a "red", house: new')
+    read = post(shared, "png-info", image=f"data:image/png;base64,{sent['images'][0]}")
+    assert read["info"] == json.loads(sent["info"])["infotexts"][0]
+    assert (read["parameters"]["Prompt"], read["parameters"]["Seed"]) == ('a "red", house: new', "5")
+    assert post(shared, "png-info", image=picture()) == {"info": "", "items": {}, "parameters": {}}
+    again = draw(shared, prompt=None, steps=None, infotext=read["info"])
+    assert json.loads(again["info"])["infotexts"] == [read["info"]] and again["images"] == sent["images"]
+
+
+def test_extras_scale_a_picture_and_keep_its_text(shared: TestClient) -> None:
+    sent = draw(shared, seed=5)["images"][0]
+    scaled = post(shared, "extra-single-image", image=sent, upscaler_1="Lanczos", upscaling_resize=1.5)
+    assert opened(scaled["image"]).size == (96, 96)
+    assert opened(scaled["image"]).info["parameters"] == opened(sent).info["parameters"]
+    assert "Lanczos" in scaled["html_info"]
+    body = {"upscaler_1": "Nearest", "resize_mode": 1, "upscaling_resize_w": 128, "upscaling_resize_h": 64}
+    images = [{"data": picture(), "name": "a"}, {"data": picture((32, 64)), "name": "b"}]
+    batch = post(shared, "extra-batch-images", imageList=images, **body)
+    assert [opened(each).size for each in batch["images"]] == [(128, 64), (128, 64)]
+    loose = post(shared, "extra-single-image", image=picture(), upscaling_crop=False, **body)
+    assert opened(loose["image"]).size == (128, 128)
+    assert opened(post(shared, "extra-single-image", image=picture())["image"]).size == (64, 64)  # upscaler None
+
+
+def running(client: TestClient, **body: Any) -> tuple[threading.Thread, dict[str, Any]]:
+    """A client that draws slowly in another thread, when its job has begun."""
+    result: dict[str, Any] = {}
+    thread = threading.Thread(target=lambda: result.update(draw(client, prompt="slow", **body)))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while client.get(f"{API}/progress").json()["state"]["sampling_step"] < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return thread, result
+
+
+def test_progress_is_told_while_a_job_runs_and_ends(client: TestClient) -> None:
+    idle = client.get(f"{API}/progress").json()
+    assert (idle["progress"], idle["eta_relative"], idle["state"]["job_count"]) == (0, 0, 0)
+    assert set(idle) == {"progress", "eta_relative", "state", "current_image", "textinfo", "current_task"}
+    thread, _ = running(client, steps=40, n_iter=2, force_task_id="task(me)")
+    seen = []
+    while thread.is_alive():
+        seen.append(client.get(f"{API}/progress").json())
+        task = client.post("/internal/progress", json={"id_task": "task(me)"}).json()
+        time.sleep(0.05)
+    busy = [each for each in seen if each["state"]["job_count"]]
+    shares = [each["progress"] for each in busy]
+    assert shares == sorted(shares) and 0 < shares[0] < 0.6 and shares[-1] > 0.7
+    assert all(each["state"]["job_count"] == 2 and each["state"]["sampling_steps"] == 40 for each in busy)
+    assert {each["state"]["job_no"] for each in busy} == {0, 1}
+    pictured = [each["current_image"] for each in busy if each["current_image"]]
+    assert pictured and opened(pictured[-1]).format == "PNG"
+    assert set(task) == {
+        "active", "queued", "completed", "progress", "eta", "live_preview", "id_live_preview", "textinfo",
+    }  # fmt: skip
+    assert client.post("/internal/progress", json={"id_task": "task(me)"}).json()["completed"] is True
+    assert client.get(f"{API}/progress?skip_current_image=true").json()["current_image"] is None
+    assert client.get("/internal/pending-tasks").json() == {"size": 0, "tasks": []}
+
+
+def test_an_interrupt_keeps_what_was_drawn(client: TestClient) -> None:
+    assert post(client, "interrupt") == {}  # nothing runs
+    thread, result = running(client, steps=60, n_iter=5, seed=1)
+    assert post(client, "interrupt") == {}
+    thread.join(10)
+    assert len(result["images"]) == 1
+    assert json.loads(result["info"])["all_seeds"] == [1]
+
+
+def test_a_skip_goes_on_with_the_next_pictures(client: TestClient) -> None:
+    thread, result = running(client, steps=30, n_iter=2, seed=1)
+    post(client, "skip")
+    thread.join(10)
+    assert json.loads(result["info"])["all_seeds"] == [1, 2]
+    assert client.service.jobs(limit=1)[0][0].state == "done"  # type: ignore[attr-defined]
+
+
+def test_an_interrupt_leaves_the_jobs_of_others_alone(client: TestClient) -> None:
+    native = client.post("/sfumato/v1/jobs", json={"request": {"prompt": "slow", "steps": 20}}).json()
+    while client.get(f"/sfumato/v1/jobs/{native['id']}").json()["state"] == "queued":
+        time.sleep(0.02)
+    post(client, "interrupt")
+    deadline = time.monotonic() + 10
+    while (job := client.get(f"/sfumato/v1/jobs/{native['id']}").json())["state"] == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert job["state"] == "done" and len(job["pictures"]) == 1
+
+
+def test_a_token_is_asked_for_as_bearer_or_basic(start: Any) -> None:
+    token = "a long enough token"
+    client = start(token=token)
+    refused = client.get(f"{API}/options")
+    assert refused.status_code == 401 and "Basic" in refused.headers["www-authenticate"]
+    assert client.get(f"{API}/options", auth=("anybody", token)).status_code == 200
+    assert client.get(f"{API}/options", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert client.get(f"{API}/options", auth=("anybody", "wrong")).status_code == 401
