@@ -85,8 +85,8 @@ def embedded_name() -> str | None:
 FileState = tuple[Path, int, int]
 """A file, its size and its time of change."""
 
-ChangeKey = tuple[tuple[Lora | Embedding, FileState], ...]
-"""LoRAs and embeddings, and the states of their files."""
+ChangeKey = tuple[bool | tuple[Lora | Embedding, FileState], ...]
+"""LoRAs and embeddings, and the states of their files; before them whether unmatched tensors are allowed."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,13 @@ class Engine:
         vae: str | None = None,
         loras: Sequence[Lora] = (),
         embeddings: Sequence[Embedding] = (),
+        *,
+        allow_unmatched: bool = False,
     ) -> Model:
         """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s.
 
         With LoRAs or embeddings it is a second one, which shares with the first what they do not change; the last such
-        is kept, for as long as their files stay as they are.
+        is kept, for as long as their files stay as they are. `allow_unmatched` is that of `with_loras`.
         """
         key: ChangeKey = (  # what is not there is told early
             *((lora, state_of(locate_lora(lora.name))) for lora in loras),
@@ -136,9 +138,11 @@ class Engine:
         base = self._base(name, vae)
         if not key:
             return base
-        if self._changed is None or self._changed[0] is not base or self._changed[1] != key:
+        known = (allow_unmatched, *key)
+        if self._changed is None or self._changed[0] is not base or self._changed[1] != known:
             self._changed = None  # let go before another is made
-            self._changed = (base, key, with_embeddings(with_loras(base, loras), embeddings))
+            merged = with_loras(base, loras, allow_unmatched=allow_unmatched)
+            self._changed = (base, known, with_embeddings(merged, embeddings))
         return self._changed[2]
 
     def _with_controls(self, model: Model, base: Model, names: Sequence[str]) -> Model:
@@ -210,7 +214,8 @@ class Engine:
         `named` are the LoRAs of that prompt, where they are known. A refiner is kept beside its model.
         """
         loras = words(request, index).loras if named is None else named
-        model = self.model(request.model, request.vae, [*request.loras, *loras], request.embeddings)
+        every, allowed = [*request.loras, *loras], request.allow_unmatched
+        model = self.model(request.model, request.vae, every, request.embeddings, allow_unmatched=allowed)
         steered = self._with_controls(model, self._base(request.model, request.vae), control_names(request))
         if request.refiner is None:
             return steered

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import SIZE, Pair
 
 from sfumato.engine import Engine
-from sfumato.errors import ModelNotFoundError, RequestError
+from sfumato.errors import ModelNotFoundError, RequestError, WeightsError
 from sfumato.events import Finished
 from sfumato.generation import generate
 from sfumato.metadata import CHUNK, PARAMETERS, describe, save
@@ -150,3 +151,21 @@ def test_a_lora_that_is_not_there_is_told_before_the_model_is_loaded(tiny: Model
     with pytest.raises(ModelNotFoundError, match="the LoRA 'nowhere' is not there"):
         drawn(engine, request(tiny, "nowhere"))
     assert not engine.is_loaded(str(tiny.source))
+
+
+def test_what_has_no_layer_is_refused_or_left_out_as_the_request_says(
+    engine: Engine, tiny: Model, tmp_path: Path
+) -> None:
+    path = lora_file(tiny, tmp_path / "style.safetensors")
+    plain = drawn(engine, request(tiny, str(path))).tobytes()
+    tensors = load_file(path) | {f"lora_unet_mid_block_nowhere.{end}": torch.ones(2, 2) for end in ("diff", "alpha")}
+    save_file(tensors, tmp_path / "more.safetensors")
+    more = request(tiny, str(tmp_path / "more.safetensors"))
+    with pytest.raises(WeightsError, match="2 of its tensors have no layer there"):
+        drawn(engine, more)
+    picture = drawn(engine, replace(more, allow_unmatched=True))
+    assert picture.tobytes() == plain
+    assert json.loads(picture.info[CHUNK])["request"]["allow_unmatched"] is True
+    assert replay(save(picture, tmp_path / "a.png"), engine=engine).outcome == "identical"
+    with pytest.raises(RequestError, match="allow_unmatched is 1"):
+        request(tiny, allow_unmatched=1)

@@ -117,7 +117,7 @@ def test_pefts_own_adapter_has_its_alphas_beside_it(sd1: Model, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_dora": True}, "use_dora is True"),
+        ({"coft": True}, "coft is True"),
         ({"lora_alpha": "8"}, "is '8'; it should be a number"),
         ({"alpha_pattern": [3]}, "should be an object"),
         ({"alpha_pattern": {"(a|a)*b": 3}}, "too intricate"),
@@ -188,11 +188,8 @@ def test_unmatched_tensors_are_counted_and_named_and_may_be_left_out(
 @pytest.mark.parametrize(
     ("suffix", "what"),
     [
-        ("dora_scale", "a DoRA"),
-        ("lora_mid.weight", "Tucker"),
-        ("hada_w1_a", "a LoHa"),
-        ("lokr_w1", "a LoKr"),
-        ("diff_b", "biases or whole weights"),
+        ("a1.weight", "a GLoRA"),
+        ("bm.weight", "a GLoRA"),
     ],
 )
 def test_other_kinds_of_adapters_are_refused_even_where_unmatched_is_allowed(

@@ -129,7 +129,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "kohya LoRA": ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320, 1, 1)}, "a LoRA"),
     "diffusers LoRA": ({"unet.down_blocks.0.attentions.0.proj_in.lora.down.weight": (8, 320)}, "a LoRA"),
     "PEFT LoRA": ({"base_model.model.mid_block.attn1.to_q.lora_A.weight": (8, 320)}, "a LoRA"),
-    "LoKr": ({"lora_unet_mid_block_attn1_to_q.lokr_w1": (8, 8)}, "a LyCORIS adapter"),
+    "LoKr": ({"lora_unet_mid_block_attn1_to_q.lokr_w1": (8, 8)}, "a LoRA"),
     "ControlNet": ({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}, "a ControlNet"),
     "diffusers ControlNet": ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}, "a ControlNet"),
     "IP-Adapter": ({"image_proj.proj.weight": (3072, 1024)}, "an IP-Adapter"),

@@ -185,6 +185,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         dialect=dialect,
         strict=drawing.strict,
         loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
+        allow_unmatched=drawing.allow_unmatched,
         embeddings=checked_embeddings([parse_embedding(text) for text in drawing.embedding or ()]),
         **begins,
     )

@@ -14,7 +14,7 @@ from sfumato.errors import OutputError
 
 if TYPE_CHECKING:
     from sfumato.weights.describe import Description
-    from sfumato.weights.lora_describe import LoraDescription
+    from sfumato.weights.lora_describe import Group, LoraDescription
 
 app = typer.Typer(help="List, inspect, name and convert models.")
 app.registered_commands += registering.app.registered_commands + merging.app.registered_commands
@@ -208,10 +208,16 @@ def assemble(
 def _tell_lora(lora: "LoraDescription") -> None:
     write_line(f"dialect: {lora.dialect}")
     for network, groups in lora.networks.items():
-        told = ", ".join(f"{each.layers} of rank {each.rank} and alpha {each.alpha:g}" for each in groups)
+        told = ", ".join(_group(each) for each in groups)
         write_line(f"{network}: {sum(each.layers for each in groups)} layers: {told}")
     if lora.unmatched:
         write_line(f"note: {lora.unmatched} tensors are no layer's")
+
+
+def _group(group: "Group") -> str:
+    kind = "" if group.kind == "LoRA" else f"{group.kind} "
+    ranked = f"{kind}of rank {group.rank} and alpha {group.alpha:g}"
+    return f"{group.layers} {ranked if group.rank else group.kind}"
 
 
 def _document(found: "Description") -> dict[str, Any]:

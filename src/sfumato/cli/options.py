@@ -175,6 +175,10 @@ class Drawing:
             help="A LoRA; its weight in the UNet, 1 by default, and in the text encoders, W by default. Repeatable.",
         ),
     ] = None
+    allow_unmatched: Annotated[
+        bool,
+        typer.Option("--allow-unmatched", help="Leave out what LoRAs have for layers that are not there."),
+    ] = False
     embedding: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|PATH[:WORD]", help="The embedding of a new word for prompts. Repeatable."),

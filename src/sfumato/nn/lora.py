@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sfumato.errors import ConfigError
+from sfumato.nn.change import Change, Changeable, Layer, changeable, partly
 
-Layer = nn.Linear | nn.Conv2d
 N = TypeVar("N", bound=nn.Module)
 
 # Patterns of layers' paths, as `Target` has them.
@@ -69,13 +69,29 @@ class Adapter(nn.Module):
         """What up @ down is multiplied by."""
         return self.alpha / self.rank
 
-    def fits(self, layer: Layer) -> bool:
+    @property
+    def changes_bias(self) -> bool:
+        """Does the layer's bias become another?"""
+        return False
+
+    def fits(self, layer: Changeable) -> bool:
         """Can this be added to the layer's weight?"""
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            return False
         kernel = layer.weight.shape[2:] or (1, 1)
         inside = self.down.shape[2:] or (1, 1)
         grouped = isinstance(layer, nn.Conv2d) and layer.groups != 1
         widths = (self.up.shape[0], self.down.shape[1])
         return widths == layer.weight.shape[:2] and inside == kernel and not grouped
+
+    def changed(self, weight: Tensor) -> Tensor:
+        """The weight with scale * up @ down added to it."""
+        up, down = (tensor.to(weight).flatten(1) for tensor in (self.up, self.down))
+        return weight + (up @ down).view(weight.shape) * self.scale
+
+    def changed_bias(self, bias: Tensor) -> Tensor:
+        """The same bias."""
+        return bias
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
         """What is added to the layer's output for its input x, in the more precise of both types."""
@@ -113,10 +129,7 @@ class Adapters(nn.Module):
 
     def check(self, network: nn.Module) -> None:
         """Raise ConfigError, with their number and the first, if some fit no layer of the network."""
-        layers = adaptable(network)
-        wrong = [path for path, adapter in self.items() if path not in layers or not adapter.fits(layers[path])]
-        if wrong:
-            raise ConfigError(f"{len(wrong)} of {len(self)} adapters fit no layer of this network, first {wrong[0]!r}.")
+        check_fits(self, changeable(network))
 
     def attach(self, network: nn.Module, weight: float = 1.0) -> "Attachment":
         """Let them act beside the network, whose parameters are frozen until it is detached. Raises ConfigError.
@@ -195,62 +208,112 @@ def _new(layer: Layer, target: Target, generator: torch.Generator) -> Adapter:
     return Adapter(down.to(device), up.to(device), target.alpha)
 
 
+class Changes(dict[str, Change]):
+    """The changes of one network by the paths of their layers, of any kind."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths."""
+        return tuple(self)
+
+    def low_rank(self) -> Adapters:
+        """They as LoRAs, which can be trained, attached and written. Raises ConfigError if some are of another kind."""
+        found = {path: change for path, change in self.items() if isinstance(change, Adapter)}
+        if len(found) != len(self):
+            other = next(path for path in self if path not in found)
+            raise ConfigError(
+                f"{len(self) - len(found)} of {len(self)} adapters are no LoRAs, first {other!r}: others can be "
+                "drawn with, no more."
+            )
+        return Adapters(found)
+
+
 @dataclass(frozen=True)
 class Merged:
-    """Layers whose weights were replaced, with the weights before and after."""
+    """Weights and biases that were replaced, with what was there before and after."""
 
-    before: Mapping[Layer, nn.Parameter]
-    after: Mapping[Layer, nn.Parameter]
+    before: Mapping[tuple[nn.Module, str], nn.Parameter]
+    after: Mapping[tuple[nn.Module, str], nn.Parameter]
 
     def undo(self) -> None:
         """Put the weights from before back: the same tensors. Raises ValueError if they were replaced again since."""
-        if any(layer.weight is not self.after[layer] for layer in self.before):
+        if any(getattr(layer, name) is not self.after[layer, name] for layer, name in self.before):
             raise ValueError("the weights were replaced again since; undo what came later first")
-        for layer, weight in self.before.items():
-            layer.weight = weight
+        for (layer, name), parameter in self.before.items():
+            setattr(layer, name, parameter)
 
 
 @torch.no_grad()
-def merge(network: nn.Module, parts: Sequence[tuple[Adapters, float]]) -> Merged:
+def merge(network: nn.Module, parts: Sequence[tuple[Adapters | Changes, float]]) -> Merged:
     """Make adapters, each with its weight, part of the network's weights; `undo` of the answer takes them out.
 
     No tensor is written to: a changed layer gets a new one, in the old one's precision and layout, summed in float32
-    and rounded once. What has the weight 0 changes nothing. Raises ConfigError for adapters that do not fit.
+    and rounded once. What has the weight 0 changes nothing. Each adapter sees the weight as it was before all of them,
+    so that their order does not matter. Raises ConfigError for adapters that do not fit.
     """
-    changes: dict[str, list[tuple[Adapter, float]]] = {}
+    layers = changeable(network)
+    changes: dict[str, list[tuple[Change, float]]] = {}
     for adapters, weight in parts:
-        adapters.check(network)
-        for path, adapter in adapters.items():
+        check_fits(adapters, layers)
+        for path, change in adapters.items():
             if weight:
-                changes.setdefault(path, []).append((adapter, weight))
-    layers = adaptable(network)
-    before: dict[Layer, nn.Parameter] = {}
-    after: dict[Layer, nn.Parameter] = {}
+                changes.setdefault(path, []).append((change, weight))
+    before: dict[tuple[nn.Module, str], nn.Parameter] = {}
+    after: dict[tuple[nn.Module, str], nn.Parameter] = {}
     for path, each in changes.items():
         layer = layers[path]
-        before[layer] = parameter_of(layer)
-        value = changed_weight(layer, each)
-        after[layer] = nn.Parameter(value, requires_grad=layer.weight.requires_grad)
-        layer.weight = after[layer]
+        values = {"weight": changed_weight(layer, each)}
+        if any(change.changes_bias for change, _ in each) and layer.bias is not None:
+            values["bias"] = changed_bias(layer.bias, each)
+        for name, value in values.items():
+            old = getattr(layer, name)
+            before[layer, name] = old
+            after[layer, name] = nn.Parameter(value, requires_grad=old.requires_grad)
+            setattr(layer, name, after[layer, name])
     return Merged(before, after)
 
 
-def changed_weight(layer: Layer, parts: Sequence[tuple[Adapter, float]]) -> Tensor:
-    """The weight of a layer with adapters, each with its weight: one product of what all of them are, side by side."""
+def check_fits(adapters: Adapters | Changes, layers: Mapping[str, Changeable]) -> None:
+    """Raise ConfigError, with their number and the first, if some fit no layer."""
+    wrong = [path for path, change in adapters.items() if path not in layers or not change.fits(layers[path])]
+    if wrong:
+        raise ConfigError(f"{len(wrong)} of {len(adapters)} adapters fit no layer of this network, first {wrong[0]!r}.")
+
+
+def changed_weight(layer: Changeable, parts: Sequence[tuple[Change, float]]) -> Tensor:
+    """The weight of a layer with adapters, each with its weight: LoRAs as one product of all of them, side by side."""
     weight = layer.weight
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    ups = [each.up.to(weight.device, dtype).flatten(1) * (each.scale * factor) for each, factor in parts]
-    downs = [each.down.to(weight.device, dtype).flatten(1) for each, _ in parts]
-    value = torch.addmm(weight.to(dtype).flatten(1), torch.cat(ups, 1), torch.cat(downs)).view(weight.shape)
-    if value.dtype == weight.dtype and value.stride() == weight.stride():
+    base = weight.to(dtype)
+    pairs = [(each, factor) for each, factor in parts if isinstance(each, Adapter)]
+    value = base
+    if pairs:
+        ups = [each.up.to(weight.device, dtype).flatten(1) * (each.scale * factor) for each, factor in pairs]
+        downs = [each.down.to(weight.device, dtype).flatten(1) for each, _ in pairs]
+        value = torch.addmm(base.flatten(1), torch.cat(ups, 1), torch.cat(downs)).view(weight.shape)
+    others = [(each, factor) for each, factor in parts if not isinstance(each, Adapter)]
+    if len(others) == len(parts) == 1:
+        value = partly(base, others[0][0].changed(base), others[0][1])
+    else:
+        for each, factor in others:
+            value = value + (each.changed(base) - base) * factor
+    return in_place_of(weight, value)
+
+
+def changed_bias(bias: Tensor, parts: Sequence[tuple[Change, float]]) -> Tensor:
+    """A bias with adapters, each with its weight."""
+    base = bias.to(torch.promote_types(bias.dtype, torch.float32))
+    value = base
+    for each, factor in parts:
+        value = value + (each.changed_bias(base) - base) * factor
+    return in_place_of(bias, value)
+
+
+def in_place_of(old: Tensor, value: Tensor) -> Tensor:
+    """A value in the precision and the layout of another tensor, in memory of its own."""
+    if value.dtype == old.dtype and value.stride() == old.stride() and value.data_ptr() != old.data_ptr():
         return value
-    return torch.empty_like(weight).copy_(value)
-
-
-def parameter_of(layer: Layer) -> nn.Parameter:
-    """The weight of a layer."""
-    assert isinstance(layer.weight, nn.Parameter)
-    return layer.weight
+    return torch.empty_like(old).copy_(value)
 
 
 def twin(network: N) -> N:

@@ -72,7 +72,7 @@ _PARTS: dict[str, type[Part]] = {
     part.FIELD: part for part in (FreeU, PerturbedAttention, SelfAttentionGuidance, Apg, DynamicThresholding, Refiner)
 }
 _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
-_OFF = ("mask_invert", "masked_only")  # which JSON leaves out unless they are on
+_OFF = ("mask_invert", "masked_only", "allow_unmatched")  # which JSON leaves out unless they are on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ class Request:
     batch           how many pictures go through the network together
     strict          one by one, so that a picture has the same bytes alone and in company
     loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
+    allow_unmatched leaves out what LoRAs have for layers that the model has not, where it is an error otherwise
     dialect         how weights and other marks in the prompts are read
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
     controls        pictures that control networks see, each a `Control` or its fields as a mapping
@@ -150,6 +151,7 @@ class Request:
     dialect: Dialect = "a1111"
     strict: bool = False
     loras: Sequence[Lora] = ()
+    allow_unmatched: bool = False
     embeddings: Sequence[Embedding] = ()
     controls: Sequence[Control] = ()
     tiling: Tiling | None = None

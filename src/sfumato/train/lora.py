@@ -87,7 +87,8 @@ class LoraTask(Denoising):
     def _continued(self) -> dict[str, Adapters]:
         found = {}
         unused = unused_layers(self.model)
-        for name, read in read_for(self.model, locate_lora(str(self.config.start["lora"]))).items():
+        for name, changes in read_for(self.model, locate_lora(str(self.config.start["lora"]))).items():
+            read = changes.low_rank()
             found[name] = read.float().to(self.device).requires_grad_(True)
             for path, adapter in found[name].items():
                 if path.startswith(unused.get(name, ())):
@@ -109,7 +110,8 @@ class LoraTask(Denoising):
         dtype = PRECISIONS[self.settings.precision]
         metadata = metadata_of(self.config, self.model)
         save_lora(path, self.adapters, dialect=dialect, metadata=metadata, dtype=dtype, overwrite=True)
-        check_written(path, self.adapters, read_for(self.model, path), dtype)
+        read = {name: changes.low_rank() for name, changes in read_for(self.model, path).items()}
+        check_written(path, self.adapters, read, dtype)
 
 
 def read_settings(config: TrainConfig) -> LoraConfig:

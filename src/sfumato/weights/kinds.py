@@ -13,7 +13,6 @@ from sfumato.weights.registry import Kind
 # How `recognise` calls files, by their beginnings, and which kind that is.
 CALLED: tuple[tuple[str, Kind], ...] = (
     (LORA, "lora"),
-    ("a LyCORIS adapter", "lora"),
     ("a VAE only", "vae"),
     ("a textual inversion embedding", "embedding"),
     ("a ControlNet", "controlnet"),

@@ -10,7 +10,8 @@ from torch import nn
 
 from sfumato.errors import ModelNotFoundError, WeightsError
 from sfumato.model import Model
-from sfumato.nn.lora import Adapters, adaptable, merge, twin
+from sfumato.nn.change import changeable
+from sfumato.nn.lora import Changes, merge, twin
 from sfumato.request import Lora
 from sfumato.weights.locate import locate
 from sfumato.weights.lora_family import family_title
@@ -30,7 +31,7 @@ def with_loras(model: Model, loras: Sequence[Lora], *, allow_unmatched: bool = F
     """
     if not loras:
         return model
-    parts: dict[str, list[tuple[Adapters, float]]] = {}
+    parts: dict[str, list[tuple[Changes, float]]] = {}
     files = dict(model.files)
     for lora in loras:
         path = locate_lora(lora.name)
@@ -55,7 +56,7 @@ def with_loras(model: Model, loras: Sequence[Lora], *, allow_unmatched: bool = F
     )
 
 
-def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict[str, Adapters]:
+def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict[str, Changes]:
     """Read a LoRA's adapters for a model: network -> adapters, which fit it.
 
     With `allow_unmatched`, what has no layer in the model is left out and its names are logged; that cannot be all.
@@ -74,16 +75,15 @@ def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict
         log.warning("%s: %d tensors are left out: %s", opened.path, len(absent), ", ".join(absent))
     found = {}
     for name, network in networks.items():
-        layers = adaptable(network)
+        layers = changeable(network)
         adapters = opened.read(name, only=layers)
         wrong = [path for path, adapter in adapters.items() if not adapter.fits(layers[path])]
         if wrong:
             shape = list(layers[wrong[0]].weight.shape)
-            adapter = adapters[wrong[0]]
             raise WeightsError(
                 f"{told(opened, model)}: {len(wrong)} of {len(adapters)} adapters of its {name} have another shape, "
-                f"first {wrong[0]!r}: down {list(adapter.down.shape)} and up {list(adapter.up.shape)} for a weight of "
-                f"{shape}. {looks(opened)} Use a LoRA of the model's family."
+                f"first {wrong[0]!r}: {shapes_in(opened, name, wrong[0])} for a weight of {shape}. {looks(opened)} "
+                "Use a LoRA of the model's family."
             )
         if len(adapters):
             found[name] = adapters
@@ -92,12 +92,18 @@ def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict
     return found
 
 
+def shapes_in(opened: OpenedLora, network: str, path: str) -> str:
+    """Say what the tensors of a layer's adapter are like."""
+    names = opened.entries[network][path].names
+    return ", ".join(f"{role} {list(opened.tensors.infos[name].shape)}" for role, name in names.items())
+
+
 def unmatched(opened: OpenedLora, networks: Mapping[str, nn.Module]) -> list[str]:
     """List the tensors of a file that belong to no layer of these networks."""
     absent = list(opened.unmatched)
     for name, entries in opened.entries.items():
-        layers = adaptable(networks[name]) if name in networks else {}
-        absent += [tensor for path, each in entries.items() if path not in layers for tensor in (each.down, each.up)]
+        layers = changeable(networks[name]) if name in networks else {}
+        absent += [tensor for path, each in entries.items() if path not in layers for tensor in each.names.values()]
     return sorted(absent)
 
 

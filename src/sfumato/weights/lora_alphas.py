@@ -40,15 +40,41 @@ class Alphas:
     def of(self, network: str, layer: str, rank: int) -> float:
         """Return the alpha of a layer, as if the scale were alpha / rank. Raises ModelFileError if it is no number."""
         config = self.configs.get(network, self.configs.get("", {}))
-        patterns = config.get("alpha_pattern") or {}
-        if not isinstance(patterns, dict):
-            raise ModelFileError(f"{self.where}: alpha_pattern should be an object of numbers.")
-        alpha = next((value for pattern, value in patterns.items() if self._fits(pattern, layer)), None)
+        alpha = self._stated(config, "alpha_pattern", layer)
         if alpha is None:
-            alpha = config.get("lora_alpha", rank)
+            alpha = config.get("lora_alpha", config.get("alpha", rank))
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
             raise ModelFileError(f"{self.where}: the alpha of {layer} is {alpha!r:.60}; it should be a number.")
         return alpha * math.sqrt(rank) if config.get("use_rslora") else float(alpha)
+
+    def rank(self, network: str, layer: str) -> int:
+        """Return the rank that is stated for a layer, 0 if none is. Raises ModelFileError if it is no number."""
+        config = self.configs.get(network, self.configs.get("", {}))
+        rank = self._stated(config, "rank_pattern", layer)
+        rank = config.get("r", 0) if rank is None else rank
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+            raise ModelFileError(f"{self.where}: the rank of {layer} is {rank!r:.60}; it should be a number.")
+        return rank
+
+    def options(self, network: str, layer: str) -> dict[str, Any]:
+        """Return what else decides what an adapter of a layer does."""
+        config = self.configs.get(network, self.configs.get("", {}))
+        told = {name: config[name] for name in ("use_cayley_neumann", "num_cayley_neumann_terms") if name in config}
+        if not isinstance(told.get("num_cayley_neumann_terms", 5), int):
+            raise ModelFileError(f"{self.where}: num_cayley_neumann_terms should be a whole number.")
+        listed = config.get("feedforward_modules") or ()
+        patterns = [listed] if isinstance(listed, str) else listed
+        if not isinstance(patterns, list | tuple) or not all(isinstance(each, str) for each in patterns):
+            raise ModelFileError(f"{self.where}: feedforward_modules should be a list of names.")
+        told["feedforward"] = any(self._fits(pattern, layer) for pattern in patterns)
+        return told
+
+    def _stated(self, config: Mapping[str, Any], name: str, layer: str) -> Any:
+        """Return what one of the patterns says of a layer."""
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict):
+            raise ModelFileError(f"{self.where}: {name} should be an object of numbers.")
+        return next((value for pattern, value in patterns.items() if self._fits(pattern, layer)), None)
 
     def _fits(self, pattern: str, layer: str) -> bool:
         """Say whether one of peft's patterns, a regular expression for the end of a path, fits."""
@@ -92,7 +118,7 @@ def stated_alphas(path: Path, tensors: TensorFile, *, pure: bool) -> Alphas:
     else:
         return Alphas({}, str(path))
     for config in configs.values():
-        for option in ("use_dora", "fan_in_fan_out", "lora_bias"):
+        for option in ("fan_in_fan_out", "lora_bias", "coft"):
             if config.get(option):
                 raise ModelFileError(f"{where}: {option} is {config[option]!r}, which is not supported.")
     return Alphas(configs, where)

@@ -10,8 +10,9 @@ from sfumato.weights.lora_names import Dialect
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """How many layers have this rank and alpha."""
+    """How many layers have this kind of adapter, rank and alpha."""
 
+    kind: str = "LoRA"
     rank: int
     alpha: float
     layers: int
@@ -43,6 +44,5 @@ def describe_lora(path: Path) -> LoraDescription:
 
 def groups(opened: OpenedLora, network: str) -> tuple[Group, ...]:
     """Count the layers of a network by rank and alpha."""
-    infos = opened.tensors.infos
-    pairs = Counter((infos[entry.down].shape[0], entry.alpha) for entry in opened.entries[network].values())
-    return tuple(Group(rank=rank, alpha=alpha, layers=layers) for (rank, alpha), layers in pairs.most_common())
+    found = Counter((entry.title, entry.rank, entry.alpha) for entry in opened.entries[network].values())
+    return tuple(Group(kind=k, rank=r, alpha=a, layers=layers) for (k, r, a), layers in found.most_common())

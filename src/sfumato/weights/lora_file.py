@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.errors import ModelFileError, WeightsError
-from sfumato.nn.lora import Adapter, Adapters, adaptable
+from sfumato.nn.change import Change
+from sfumato.nn.lora import Changes, adaptable
 from sfumato.nn.unet import UNet
 from sfumato.weights.build import on_meta, shapes_of
 from sfumato.weights.component_files import SUFFIXES, weight_files
 from sfumato.weights.families import FAMILIES, blueprint
 from sfumato.weights.files import TensorFile, check_finite, open_file
-from sfumato.weights.lora_alphas import read_alpha, stated_alphas
+from sfumato.weights.lora_alphas import Alphas, read_alpha, stated_alphas
 from sfumato.weights.lora_family import Widths, lora_family
+from sfumato.weights.lora_kinds import Entry, change_of, inputs_of, kind_of, rank_of
 from sfumato.weights.lora_names import PURE, TEXT, TEXT_2, UNET, WIDE_TOWER, Dialect, Key, ldm_paths, parse
 from sfumato.weights.recognise import recognise
 
@@ -26,24 +28,15 @@ FILES = (
     "adapter_model.bin",
 )
 FLOATS = ("F16", "BF16", "F32", "F64")
-# What makes an adapter more than up @ down, by parts of its tensors' names.
+# What is not supported, by parts of its tensors' names.
 OTHER_KINDS = (
-    (re.compile(r"dora_scale|lora_magnitude_vector"), "a DoRA"),
-    (re.compile(r"\.lora_mid\."), "a LoCon with a Tucker decomposition"),
-    (re.compile(r"\.hada_(w|t)\d"), "a LoHa"),
-    (re.compile(r"\.lokr_(w|t)\d"), "a LoKr"),
-    (re.compile(r"\.oft_(blocks|diag|R)"), "an OFT"),
-    (re.compile(r"\.lora_B(\.\w+)?\.bias$|lora.*\.diff(_b)?$"), "a LoRA with biases or whole weights"),
+    (re.compile(r"\.boft_[RsP]"), "a BOFT of peft's"),
+    (re.compile(r"\.oft_r(\.|$)"), "an OFT of an older peft"),
+    (re.compile(r"\.(a1|a2|b1|b2|bm)\.weight$"), "a GLoRA"),
+    (re.compile(r"\.lora_B(\.\w+)?\.bias$"), "a LoRA with biases"),
+    (re.compile(r"\.lora_embedding_[AB]"), "a LoRA of an embedding"),
 )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One layer's adapter in a file: the names of its two tensors, and its alpha."""
-
-    down: str
-    up: str
-    alpha: float
+EXTREME = 1e6  # ours: an alpha beyond leaves nothing of a weight in float32
 
 
 @dataclass(frozen=True)
@@ -63,26 +56,34 @@ class OpenedLora:
     def widths(self) -> Widths:
         """How many features go into each layer's adapter."""
         infos = self.tensors.infos
-        return {n: {path: infos[e.down].shape[1] for path, e in layers.items()} for n, layers in self.entries.items()}
+        found = {
+            name: {p: inputs_of(each, infos) for p, each in layers.items()} for name, layers in self.entries.items()
+        }
+        return {name: {p: wide for p, wide in layers.items() if wide is not None} for name, layers in found.items()}
 
     @property
     def family(self) -> tuple[str | None, str]:
         """The family that it looks made for, None if it is none of ours, and what shows it."""
         return lora_family(self.widths, self.tensors.metadata)
 
-    def read(self, network: str, only: Container[str] | None = None) -> Adapters:
+    def read(self, network: str, only: Container[str] | None = None) -> Changes:
         """Read the adapters of one network, as the file has them; `only`: the paths to read, by default all.
 
-        Raises ModelFileError for numbers that are not finite.
+        Raises ModelFileError for numbers that are not finite, WeightsError for tensors that do not go together.
         """
         entries = self.entries.get(network, {}).items()
-        return Adapters({path: self._adapter(entry) for path, entry in entries if only is None or path in only})
+        return Changes({path: self._change(entry) for path, entry in entries if only is None or path in only})
 
-    def _adapter(self, entry: Entry) -> Adapter:
-        down, up = self.tensors[entry.down], self.tensors[entry.up]
-        for name, tensor in ((entry.down, down), (entry.up, up)):
-            check_finite(name, tensor, self.path)
-        return Adapter(down, up, entry.alpha)
+    def _change(self, entry: Entry) -> Change:
+        tensors = {role: self.tensors[name] for role, name in entry.names.items()}
+        for role, tensor in tensors.items():
+            if tensor.is_floating_point():
+                check_finite(entry.names[role], tensor, self.path)
+        try:
+            return change_of(entry, tensors)
+        except ValueError as error:
+            first = next(iter(entry.names.values()))
+            raise WeightsError(f"{self.path}: the {entry.title} of {first!r}: {error}; get the file again.") from error
 
 
 def open_lora(path: Path, unet: UNet | None = None) -> OpenedLora:
@@ -106,10 +107,30 @@ def open_lora(path: Path, unet: UNet | None = None) -> OpenedLora:
     alphas = stated_alphas(path, tensors, pure=any(name.startswith(PURE) for name in keys))
     entries: dict[str, dict[str, Entry]] = {}
     for (network, layer), names in roles.items():
-        rank = tensors.infos[names["down"]].shape[0]
-        told = read_alpha(path, names["alpha"], tensors) if "alpha" in names else alphas.of(network, layer, rank)
-        entries.setdefault(network, {})[layer] = Entry(names["down"], names["up"], told)
+        entry = entry_of(path, (network, layer), names, tensors, alphas)
+        entries.setdefault(network, {})[layer] = entry
     return OpenedLora(path, dialect, tensors, entries, tuple(sorted(unmatched)))
+
+
+def entry_of(
+    path: Path, place: tuple[str, str], names: Mapping[str, str], tensors: TensorFile, alphas: Alphas
+) -> Entry:
+    """Return one layer's adapter. Raises ModelFileError for an alpha that cannot be."""
+    kind = kind_of(frozenset(names))
+    assert kind is not None
+    shapes = {role: tensors.infos[name].shape for role, name in names.items()}
+    rank = rank_of(kind, shapes)
+    if kind == "lokr" and "alpha" not in names:
+        rank = alphas.rank(*place) or rank
+    alpha = 0.0
+    if "alpha" in names:
+        alpha = read_alpha(path, names["alpha"], tensors)
+    elif rank:
+        alpha = alphas.of(*place, rank)
+    if rank and not 0 < abs(alpha) <= EXTREME:
+        told = names.get("alpha") or f"the alpha of {place[1]}"
+        raise ModelFileError(f"{path}: {told!r} is {alpha:g}, so that the adapter would be nothing, or all there is.")
+    return Entry(kind, {r: n for r, n in names.items() if r != "alpha"}, rank, alpha, alphas.options(*place))
 
 
 def the_file(path: Path) -> Path:
@@ -174,23 +195,37 @@ def ldm_layers(keys: Mapping[str, Key], tensors: TensorFile, unet: UNet | None) 
 
 
 def check_pairs(path: Path, roles: Mapping[tuple[str, str], Mapping[str, str]], tensors: TensorFile) -> None:
-    """Raise WeightsError unless every layer has a down and an up that go together."""
-    halves = [next(iter(names.values())) for names in roles.values() if not {"down", "up"} <= set(names)]
+    """Raise WeightsError unless every layer has all of an adapter, of one kind, in floating point."""
+    halves = [next(iter(names.values())) for names in roles.values() if kind_of(frozenset(names)) is None]
     if halves:
         raise WeightsError(
-            f"{path}: {len(halves)} of {len(roles)} adapters lack a half, first that of {halves[0]!r}; the file is "
-            "damaged or was saved half: get it again."
+            f"{path}: {len(halves)} of {len(roles)} adapters lack a half, or are of two kinds, first that of "
+            f"{halves[0]!r}; the file is damaged or was saved half: get it again."
         )
-    wrong = []
-    for names in roles.values():
-        down, up = tensors.infos[names["down"]], tensors.infos[names["up"]]
-        pair = len(down.shape) in (2, 4) and len(up.shape) in (2, 4) and 0 not in down.shape + up.shape
-        if not pair or down.shape[0] != up.shape[1] or any(size != 1 for size in up.shape[2:]):
-            wrong.append(f"{names['down']!r} {list(down.shape)} and {list(up.shape)}")
-        elif down.dtype not in FLOATS or up.dtype not in FLOATS:
-            wrong.append(f"{names['down']!r} of type {down.dtype} and {up.dtype}")
+    wrong = [told for names in roles.values() if (told := mismatch(names, tensors)) is not None]
     if wrong:
         raise WeightsError(
-            f"{path}: {len(wrong)} of {len(roles)} adapters are no pairs of down [r, in] and up [out, r] in floating "
-            f"point, first {wrong[0]}; get the file again."
+            f"{path}: {len(wrong)} of {len(roles)} adapters are no pairs of down [r, in] and up [out, r], or no other "
+            f"whole adapters, in floating point, first {wrong[0]}; get the file again."
         )
+
+
+def mismatch(names: Mapping[str, str], tensors: TensorFile) -> str | None:
+    """Say what is wrong with the tensors of an adapter, None if nothing that their shapes show."""
+    infos = {role: tensors.infos[name] for role, name in names.items() if role != "alpha"}
+    for role, info in infos.items():
+        if role != "on_input" and info.dtype not in FLOATS:
+            types = " and ".join(each.dtype for each in infos.values())
+            return f"{names[role]!r} of type {types}"
+        if 0 in info.shape:
+            return f"{names[role]!r} {list(info.shape)}"
+    if infos.keys() >= {"down", "up"}:
+        down, up = infos["down"].shape, infos["up"].shape
+        inner = (
+            infos["mid"].shape[1:2] == down[:1] and infos["mid"].shape[:1] == up[1:2]
+            if "mid" in infos
+            else (down[0] == up[1] if len(up) > 1 else False)
+        )
+        if len(down) not in (2, 4) or len(up) not in (2, 4) or not inner or any(size != 1 for size in up[2:]):
+            return f"{names['down']!r} {list(down)} and {list(up)}"
+    return None

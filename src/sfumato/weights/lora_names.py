@@ -1,9 +1,11 @@
-"""What LoRA files call their tensors: four dialects for the same three things, a layer's down, up and alpha.
+"""What adapters' files call their tensors: four dialects for the same things, such as a layer's down, up and alpha.
 
     kohya          lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight, lora_te_..., SDXL: lora_te1_, lora_te2_
     diffusers      unet.down_blocks.0....attn1.to_q.lora.down.weight, text_encoder....lora_linear_layer.down.weight
     peft           unet.down_blocks.0....attn1.to_q.lora_A.weight, or base_model.model.down_blocks.0...., B for up
     diffusers-old  down_blocks.0....attn1.processor.to_q_lora.down.weight
+
+LyCORIS' kinds have kohya's names with other ends, .hada_w1_a, or peft's. kohya's OFT begins with oft_unet_.
 
 In kohya's names underscores stand for the dots of a path. They are told apart from a name's own underscores by the
 names that layers can have, so that no network is needed to read a file. SDXL's UNet also has latent-diffusion's names
@@ -21,29 +23,43 @@ from sfumato.nn.unet import UNetConfig
 from sfumato.weights.ldm import unet_naming
 
 Dialect = Literal["kohya", "diffusers", "peft", "diffusers-old"]
-Role = Literal["down", "up", "alpha"]
 
 UNET, TEXT, TEXT_2 = "unet", "text_encoder", "text_encoder_2"  # as in a diffusers folder
 WORDS = {
     UNET: "down_blocks up_blocks mid_block attentions resnets downsamplers upsamplers transformer_blocks attn1 attn2"
     " to_q to_k to_v to_out ff net proj proj_in proj_out conv conv1 conv2 conv_in conv_out conv_shortcut time_emb_proj"
-    " time_embedding add_embedding linear_1 linear_2",
-    TEXT: "text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2 text_projection",
+    " time_embedding add_embedding linear_1 linear_2 norm norm1 norm2 norm3 conv_norm_out",
+    TEXT: "text_model encoder layers self_attn q_proj k_proj v_proj out_proj mlp fc1 fc2 text_projection"
+    " layer_norm1 layer_norm2 final_layer_norm",
 }
 STEPS = {
     network: re.compile(rf"({'|'.join(sorted(words.split(), key=len, reverse=True))}|\d+)(?:_|$)")
     for network, words in WORDS.items()
 }
-KOHYA = re.compile(r"lora_(unet|te|te1|te2)_([^.]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
+KOHYA = re.compile(r"(?:lora|oft)_(unet|te|te1|te2)_([^.]+)\.(.+)")
+LYCORIS = "hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2 lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a"
+LYCORIS += " lokr_w2_b lokr_t2 oft_blocks rescale on_input diff diff_b w_norm b_norm dora_scale"
+KOHYA_ENDS = {
+    "lora_down.weight": "down",
+    "lora_up.weight": "up",
+    "lora_mid.weight": "mid",
+    "alpha": "alpha",
+    "weight": "factors",  # of an (IA)^3
+    "oft_diag": "oft_blocks",  # as LyCORIS called them first
+    **{name: name for name in LYCORIS.split()},
+}
 KOHYA_NETWORKS = {"unet": UNET, "te": TEXT, "te1": TEXT, "te2": TEXT_2}
 DOTTED = re.compile(
     r"(?P<path>[^\s]+?)(?:"
     r"\.lora_(?P<peft>[AB])(?:\.\w+)?\.weight|"
     r"\.lora(?:_linear_layer)?\.(?P<new>down|up)\.weight|"
     r"_lora\.(?P<old>down|up)\.weight|"
+    r"\.lora_(?P<magnitude>magnitude)_vector(?:\.\w+){0,2}|"
+    r"\.(?P<rotation>oft_R)(?:\.\w+){0,2}|"
+    rf"\.(?P<other>ia3_l|{LYCORIS.replace(' ', '|')})(?:\.\w+)?|"
     r"\.(?P<alpha>alpha))"
 )
-ROLES: dict[str, Role] = {"A": "down", "down": "down", "B": "up", "up": "up", "alpha": "alpha"}
+ROLES = {"A": "down", "down": "down", "B": "up", "up": "up", "alpha": "alpha"}
 PURE = "base_model.model."  # before a path in an adapter of peft's own
 OLD_UNET = {"to_out": "to_out.0"}
 OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
@@ -61,23 +77,23 @@ class Key:
     dialect: Dialect
     network: str
     path: str
-    role: Role
+    role: str
     told: bool = True
     ldm: bool = False
 
 
 def parse(name: str) -> Key | None:
     """Return what a tensor's name means, or None if it is none of a LoRA's."""
-    return parse_kohya(name) if name.startswith("lora_") else parse_dotted(name)
+    return parse_kohya(name) if name.startswith(("lora_", "oft_")) else parse_dotted(name)
 
 
 def parse_kohya(name: str) -> Key | None:
     """Return what a name of kohya's means: exactly two dots at most, the first after the layer."""
     found = KOHYA.fullmatch(name)
-    if found is None:
+    role = None if found is None else KOHYA_ENDS.get(found[3])
+    if found is None or role is None:
         return None
-    network, flat, end = KOHYA_NETWORKS[found[1]], found[2], found[3]
-    role: Role = "alpha" if end == "alpha" else "down" if end == "lora_down.weight" else "up"
+    network, flat = KOHYA_NETWORKS[found[1]], found[2]
     path = unflatten(flat, network)
     if path is not None:
         return Key("kohya", network, whole(path, network), role)
@@ -103,9 +119,10 @@ def parse_dotted(name: str) -> Key | None:
     path = whole(path, network)
     if unflatten(path.replace(".", "_"), network) != path:
         return None
-    dialect: Dialect = "peft" if found["peft"] else "diffusers-old" if found["old"] else "diffusers"
-    which = found["peft"] or found["new"] or found["old"] or found["alpha"]
-    return Key(dialect, network, path, ROLES[which], told)
+    plain = found["new"] or found["alpha"]
+    dialect: Dialect = "diffusers-old" if found["old"] else "diffusers" if plain else "peft"
+    which = found["peft"] or found["old"] or plain or found["magnitude"] or found["rotation"] or found["other"]
+    return Key(dialect, network, path, ROLES.get(which, which), told)
 
 
 def whole(path: str, network: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sfumato.errors import OutputError, WeightsError
+from sfumato.errors import ConfigError, OutputError, WeightsError
 from sfumato.nn.lora import Adapters, adaptable
 from sfumato.nn.unet import UNet
 from sfumato.weights.build import on_meta
@@ -82,7 +82,10 @@ def convert_lora(
             f"{opened.path}: {len(opened.unmatched)} of its tensors are no layer's of a model that sfumato knows, "
             f"first {opened.unmatched[0]!r}; it cannot be converted whole."
         )
-    networks = {network: opened.read(network) for network in opened.entries}
+    try:
+        networks = {network: opened.read(network).low_rank() for network in opened.entries}
+    except ConfigError as error:
+        raise WeightsError(f"{opened.path} cannot be converted: {error}") from error
     kept = {k: v for k, v in opened.tensors.metadata.items() if k != METADATA and not k.startswith("sshs_")}
     return save_lora(target, networks, dialect=dialect, metadata=kept, dtype=dtype, overwrite=overwrite)
 

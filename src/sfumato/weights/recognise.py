@@ -26,10 +26,8 @@ LORA = "a LoRA"
 # Parts of a tensor's name that only one kind of file has, most telling first.
 TELLTALES = (
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down."), LORA),
-    (
-        ("hada_w1_a", "lokr_w1", "lokr_w2", "oft_blocks", "oft_diag", "dora_scale"),
-        "a LyCORIS adapter (LoHa, LoKr, ...)",
-    ),
+    (("hada_w1_a", "lokr_w1", "lokr_w2", "oft_blocks", "oft_diag", "dora_scale", ".oft_R", ".ia3_l"), LORA),
+    (("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_"), LORA),
     (("ip_adapter.", "image_proj."), "an IP-Adapter"),
     (("control_model.", "input_hint_block", "controlnet_cond_embedding"), "a ControlNet"),
     (("motion_modules",), "an AnimateDiff motion module"),
