@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
         "preview": "images",
         "masks": "images",
         "plots": "images request",
+        "batch": "images metadata request",
         "outpainting": "images masks request",
         "upscaling": "request",
         "nn": "",
@@ -56,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
-        " plots server speed text.prompt train weights",
+        " batch plots server speed text.prompt train weights",
         "__main__": "cli",
     }.items()
 }
@@ -70,7 +71,7 @@ TORCH_FREE = (
     *(f"text.{name}" for name in READING.split()),
     "cli",
 )
-TORCH_FREE += ("opening", "weights.locate", "weights.known", "server", "client")
+TORCH_FREE += ("batch.rows", "opening", "weights.locate", "weights.known", "server", "client")
 TORCH = {"torch", "safetensors", "transformers", "diffusers"}
 
 

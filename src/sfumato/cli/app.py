@@ -11,6 +11,7 @@ import typer
 
 import sfumato
 from sfumato.cli import (
+    batching,
     bench,
     data,
     demo,
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-VERB_FILES = (drawing, plotting, pictures, steering, evaluation, training, machine, bench, demo, serve)
+VERB_FILES = (drawing, plotting, batching, pictures, steering, evaluation, training, machine, bench, demo, serve)
 for verbs in (file.app for file in VERB_FILES):
     app.registered_commands += verbs.registered_commands
 app.add_typer(models.app, name="models")

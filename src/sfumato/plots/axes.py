@@ -13,36 +13,16 @@ As A1111 writes them; its own names of the axes ("CFG Scale", "Prompt S/R") are 
 import csv
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from sfumato.errors import RequestError
-from sfumato.request import Request, ranges
+from sfumato.request import Request
+from sfumato.request.texts import WORDS, field_name, field_value, is_number, is_whole, put
 
 MOST = 2_500  # cells; a plot of 50 x 50 takes hours on anything
 
-ALIASES = {
-    "cfg": "guidance",
-    "cfg_scale": "guidance",
-    "denoising": "strength",
-    "denoising_strength": "strength",
-    "negative": "negative_prompt",
-    "prompt_s_r": "prompt",
-    "checkpoint_name": "model",
-    "schedule_type": "spacing",
-    "loras": "lora",
-    "embeddings": "embedding",
-    "var_seed": "variation.seed",
-    "var_strength": "variation.strength",
-    "hires_steps": "hires.steps",
-    "hires_upscaler": "hires.upscaler",
-    "hires_sampler": "hires.sampler",
-}
-WORDS = ("prompt", "negative_prompt")  # searched and replaced
-FILES = {"lora": "loras", "embedding": "embeddings"}
-WHOLE_IN_PARTS = ("seed", "steps", "left", "top", "right", "bottom", "feather")
-NOT_AXES = ("count", "batch", "image", "mask", "strict", "loras", "embeddings")
+NOT_AXES = ("count", "batch", "image", "mask", "strict")
 
 _RANGE = re.compile(r"([+-]?\d+(?:\.\d*)?)\s*-\s*([+-]?\d+(?:\.\d*)?)\s*(?:\(([+-]?\d+(?:\.\d*)?)\)|\[(\d+)\])?")
 
@@ -79,7 +59,7 @@ def parse_axis(text: str) -> Axis:
     if not equals or not items or not all(items):
         raise RequestError(f"the axis {text!r} has no values; write it as steps=10,20,30", field or None)
     texts = [each for item in items for each in _spread(field, item)]
-    return Axis(field, tuple(_value(field, each) for each in texts), tuple(texts))
+    return Axis(field, tuple(field_value(field, each) for each in texts), tuple(texts))
 
 
 def cells(request: Request, x: Axis | None = None, y: Axis | None = None, z: Axis | None = None) -> list[Cell]:
@@ -113,24 +93,19 @@ def _weights(cell: Cell) -> tuple[object, ...]:
 
 
 def _field(name: str) -> str:
-    """The field, or the field of a part, that a name on an axis stands for."""
-    plain = re.sub(r"[^a-z0-9.]+", "_", name.strip().lower()).strip("_")
-    field = ALIASES.get(plain, plain)
-    known = [each.name for each in fields(Request) if each.name not in NOT_AXES]
-    if field in ("size", "seed_size", *FILES) or field.partition(".")[0] in known:
-        return field
-    raise RequestError(
-        f"there is no field {name.strip()!r} for an axis; there are {', '.join((*FILES, 'size', *known))}"
-    )
+    field = field_name(name)
+    if field in NOT_AXES:
+        raise RequestError(f"{field} cannot be an axis: every cell is one picture, drawn alone", field)
+    return field
 
 
 def _spread(field: str, item: str) -> list[str]:
     """The values of an item that is a range, as text; any other is itself."""
-    found = _RANGE.fullmatch(item) if _is_number(field) else None
+    found = _RANGE.fullmatch(item) if is_number(field) else None
     if found is None:
         return [item]
     first, last, step, count = found.groups()
-    if _is_whole(field):
+    if is_whole(field):
         low, high = int(float(first)), int(float(last))
         if count is not None:
             return [str(int(each)) for each in _spaced(low, high, int(count))]
@@ -148,67 +123,12 @@ def _spaced(low: float, high: float, count: int) -> list[float]:
     return [low] if count < 2 else [low + (high - low) * index / (count - 1) for index in range(count)]
 
 
-def _is_number(field: str) -> bool:
-    return field in ranges() or "." in field
-
-
-def _is_whole(field: str) -> bool:
-    low = ranges().get(field, (0.0, 0.0))[0]
-    return isinstance(low, int) if field in ranges() else field.partition(".")[2] in WHOLE_IN_PARTS
-
-
-def _value(field: str, text: str) -> Any:
-    """A value of a field from its text; "none" is None."""
-    if field in WORDS:
-        return text
-    if text.lower() in ("none", "off"):
-        return None
-    if field in FILES:
-        return text
-    if field in ("size", "seed_size"):
-        sides = text.lower().split("x")
-        if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-            raise RequestError(f"{field} has {text!r}; sizes are width x height, such as 512x768", field)
-        return int(sides[0]), int(sides[1])
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float) if _is_number(field) else ():
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _apply(values: dict[str, Any], axis: Axis, index: int) -> None:
     """Puts one value of an axis into a request's."""
-    field, value = axis.field, axis.values[index]
-    part, dot, name = field.partition(".")
-    if field in WORDS:
-        _replace_words(values, str(axis.values[0]), str(value))
-    elif field in FILES:
-        values[FILES[field]] = [] if value is None else [_file(field, str(value))]
-    elif field == "size":
-        values["width"], values["height"] = value or (None, None)
-    elif dot:
-        values[part] = {**(values.get(part) or {}), name: value}
-        if part == "hires" and name in ("scale", "size"):
-            values[part].pop("size" if name == "scale" else "scale", None)
+    if axis.field in WORDS:
+        _replace_words(values, str(axis.values[0]), str(axis.values[index]))
     else:
-        values[field] = value
-
-
-def _file(field: str, text: str) -> Sequence[Any] | Mapping[str, Any]:
-    """A LoRA with its weight, or an embedding with its word, from `name:0.5`."""
-    name, colon, rest = text.rpartition(":")
-    if not colon:
-        return [text]
-    if field == "embedding":
-        return [name, rest]
-    try:
-        return [name, float(rest)]
-    except ValueError:
-        return [text]
+        put(values, axis.field, axis.values[index])
 
 
 def _replace_words(values: dict[str, Any], search: str, replacement: str) -> None:

@@ -1,0 +1,1 @@
+"""Many requests from one table, and which of their pictures are there already."""

@@ -1,0 +1,108 @@
+"""Fields of a request as people write them in tables and on the axes of plots: names, and values as text.
+
+`hires.strength` is a field of a part. A1111's names, such as "CFG Scale", are known too.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sfumato.errors import RequestError
+from sfumato.request.checks import nearest
+from sfumato.request.request import Request, ranges
+
+ALIASES = {
+    "cfg": "guidance",
+    "cfg_scale": "guidance",
+    "denoising": "strength",
+    "denoising_strength": "strength",
+    "negative": "negative_prompt",
+    "prompt_s_r": "prompt",
+    "checkpoint_name": "model",
+    "schedule_type": "spacing",
+    "loras": "lora",
+    "embeddings": "embedding",
+    "var_seed": "variation.seed",
+    "var_strength": "variation.strength",
+    "hires_steps": "hires.steps",
+    "hires_upscaler": "hires.upscaler",
+    "hires_sampler": "hires.sampler",
+}
+WORDS = ("prompt", "negative_prompt")
+FILES = {"lora": "loras", "embedding": "embeddings"}
+SIZES = ("size", "seed_size", "hires.size")
+WHOLE_IN_PARTS = ("seed", "steps", "left", "top", "right", "bottom", "feather")
+
+
+def field_name(name: str) -> str:
+    """The field, or the field of a part, that a name stands for. Raises RequestError for one that is none."""
+    plain = re.sub(r"[^a-z0-9.]+", "_", name.strip().lower()).strip("_")
+    field = ALIASES.get(plain, plain)
+    known = [each.name for each in fields(Request) if each.name not in FILES.values()]
+    if field in (*SIZES, *FILES) or field.partition(".")[0] in known:
+        return field
+    raise RequestError(f"there is no field {name.strip()!r}; {nearest(field, [*FILES, 'size', *known])}", name.strip())
+
+
+def is_number(field: str) -> bool:
+    """May the values of a field be numbers?"""
+    return field in ranges() or ("." in field and field not in SIZES)
+
+
+def is_whole(field: str) -> bool:
+    """Are the numbers of a field whole ones?"""
+    known = ranges().get(field)
+    return field.partition(".")[2] in WHOLE_IN_PARTS if known is None else isinstance(known[0], int)
+
+
+def field_value(field: str, text: str) -> Any:
+    """A value of a field from its text; "none" is None. Raises RequestError for a size that is none."""
+    if field in WORDS:
+        return text
+    if text.lower() in ("none", "off"):
+        return None
+    if field in FILES:
+        return text
+    if field in SIZES:
+        sides = text.lower().split("x")
+        if len(sides) != 2 or not all(side.strip().isdecimal() for side in sides):
+            raise RequestError(f"{field} has {text!r}; sizes are width x height, such as 512x768", field)
+        return int(sides[0]), int(sides[1])
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float) if is_number(field) else ():
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def put(values: dict[str, Any], field: str, value: Any) -> None:
+    """Puts a value that `field_value` gave into the fields of a request."""
+    part, dot, name = field.partition(".")
+    if field in FILES:
+        listed = [] if value is None else [each for each in str(value).split(";") if each.strip()]
+        values[FILES[field]] = [_file(field, each.strip()) for each in listed]
+    elif field == "size":
+        values["width"], values["height"] = value or (None, None)
+    elif dot:
+        values[part] = {**(values.get(part) or {}), name: value}
+        if part == "hires" and name in ("scale", "size"):
+            values[part].pop("size" if name == "scale" else "scale", None)
+    else:
+        values[field] = value
+
+
+def _file(field: str, text: str) -> list[Any] | Mapping[str, Any]:
+    """A LoRA with its weight, or an embedding with its word, from `name:0.5`."""
+    name, colon, rest = text.rpartition(":")
+    if not colon:
+        return [text]
+    if field == "embedding":
+        return [name, rest]
+    try:
+        return [name, float(rest)]
+    except ValueError:
+        return [text]
