@@ -41,7 +41,9 @@ ARROWS: dict[str, set[str]] = {
         "hires": "guides operations request nn upscaling diffusion job",
         "job": "controls guides text.words operations hires outpainting request model nn metadata images masks"
         " diffusion",
-        "generation": "controls guides job hires operations events preview request model nn metadata images masks"
+        "instructed": "operations model nn diffusion text",
+        "generation": "instructed "
+        "controls guides job hires operations events preview request model nn metadata images masks"
         " diffusion text",
         "engine": "controls text.words generation diffusion events weights request images model",
         "replay": "text.words engine generation job events metadata images model",

@@ -109,13 +109,13 @@ class Engine:
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self._keep = keep
-        self._models: OrderedDict[tuple[str | None, str | None], Model] = OrderedDict()
+        self._models: OrderedDict[tuple[str | None, str | None, str | None], Model] = OrderedDict()
         self._changed: tuple[Model, ChangeKey, Model] | None = None
         self._controls: dict[str, KeptControl] = {}
 
-    def is_loaded(self, name: str | None = None, vae: str | None = None) -> bool:
+    def is_loaded(self, name: str | None = None, vae: str | None = None, prediction: str | None = None) -> bool:
         """Is this model in memory?"""
-        return (name, vae) in self._models
+        return (name, vae, prediction) in self._models
 
     def model(
         self,
@@ -125,8 +125,11 @@ class Engine:
         embeddings: Sequence[Embedding] = (),
         *,
         allow_unmatched: bool = False,
+        prediction: str | None = None,
     ) -> Model:
         """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s.
+
+        `prediction` says what it predicts where its files do not.
 
         With LoRAs or embeddings it is a second one, which shares with the first what they do not change; the last such
         is kept, for as long as their files stay as they are. `allow_unmatched` is that of `with_loras`.
@@ -135,7 +138,7 @@ class Engine:
             *((lora, state_of(locate_lora(lora.name))) for lora in loras),
             *((each, state_of(locate_embedding(each.name))) for each in embeddings),
         )
-        base = self._base(name, vae)
+        base = self._base(name, vae, prediction)
         if not key:
             return base
         known = (allow_unmatched, *key)
@@ -158,15 +161,15 @@ class Engine:
         self._controls = {name: KeptControl(base, state, steered.controls[name]) for name, state in named.items()}
         return steered
 
-    def _base(self, name: str | None, vae: str | None, *, beside: int = 0) -> Model:
-        key = (name, vae)
+    def _base(self, name: str | None, vae: str | None, prediction: str | None = None, *, beside: int = 0) -> Model:
+        key = (name, vae, prediction)
         if key not in self._models:
             while len(self._models) >= max(self._keep, 1 + beside):  # the oldest goes first
                 self._models.popitem(last=False)
                 self._changed = None
                 self._controls = {}
             place = None if name is None or name == embedded_name() else name
-            self._models[key] = load(place, vae=vae, dtype=self.dtype, device=self.device)
+            self._models[key] = load(place, vae=vae, dtype=self.dtype, device=self.device, prediction=prediction)
         self._models.move_to_end(key)
         return self._models[key]
 
@@ -186,7 +189,7 @@ class Engine:
         To cancel, leave the loop; `halt` ends early with what there is. Raises what `load` and `stream` raise.
         """
         with_overrides(PRESETS["ddim"], sampler=request.sampler, spacing=request.spacing)  # refuses unknown names early
-        if not self.is_loaded(request.model, request.vae):
+        if not self.is_loaded(request.model, request.vae, request.prediction):
             yield Loading(request.model or "the embedded model")
         if request.refiner is not None and not self.is_loaded(request.refiner.model):
             yield Loading(request.refiner.model)
@@ -215,8 +218,16 @@ class Engine:
         """
         loras = words(request, index).loras if named is None else named
         every, allowed = [*request.loras, *loras], request.allow_unmatched
-        model = self.model(request.model, request.vae, every, request.embeddings, allow_unmatched=allowed)
-        steered = self._with_controls(model, self._base(request.model, request.vae), control_names(request))
+        model = self.model(
+            request.model,
+            request.vae,
+            every,
+            request.embeddings,
+            allow_unmatched=allowed,
+            prediction=request.prediction,
+        )
+        base = self._base(request.model, request.vae, request.prediction)
+        steered = self._with_controls(model, base, control_names(request))
         if request.refiner is None:
             return steered
         return replace(steered, refiner=self._base(request.refiner.model, None, beside=1))

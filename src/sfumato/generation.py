@@ -21,6 +21,7 @@ from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.guides import size_ids
 from sfumato.hires import enlarged
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, to_levels, to_pictures
+from sfumato.instructed import instructed, seen
 from sfumato.job import Job, prepare
 from sfumato.masks import keep_outside
 from sfumato.metadata import Provenance, make_record, stamp
@@ -209,7 +210,12 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
             )
     positive, negative = steered(positive, negative, job.steerings, sigmas)
     guidance = guidance_of(request, job.sampling.guidance_scale(request.guidance, sigmas))
-    denoise = op.guided(model, positive, negative, guidance, lookup)
+    if model.family.instructed:
+        assert request.image_guidance is not None
+        picture = seen(job.posterior, model)
+        denoise = instructed(model, (positive, negative), picture, guidance, request.image_guidance, lookup)
+    else:
+        denoise = op.guided(model, positive, negative, guidance, lookup)
     if refining is not None:
         denoise = refined(job, refining, guidance, denoise)
     if not blends or known is None:

@@ -44,6 +44,7 @@ from sfumato.outpainting import extended
 from sfumato.request import Defaults, Lora, Request, fill
 from sfumato.text.words import alike_loras
 
+IMAGE_GUIDANCE = 1.5  # of models that follow instructions, Brooks et al. 2022
 TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
 TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
 
@@ -238,6 +239,7 @@ def resolve(
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
     if request.eta is not None:
         sampling = _with_eta(sampling, request.eta)
+    _check_instructed(model, request, sampling)
     filled = fill(request, defaults_of(model), picture_size)
     named = _named(filled, only)
     loras = model.loras[: len(model.loras) - len(named)]
@@ -271,7 +273,27 @@ def defaults_of(model: Model) -> Defaults:
         steps=family.steps,
         guidance=family.guidance,
         sampler=preset_name(model.sampling),
+        image_guidance=IMAGE_GUIDANCE if family.instructed else None,
     )
+
+
+def _check_instructed(model: Model, request: Request, sampling: Sampling) -> None:
+    """Raise RequestError for a model that edits a picture without one, or a picture's guidance without such a model."""
+    if model.family.instructed and request.image is None:
+        raise RequestError(f"{model.name} edits pictures by instructions; give it a start image (img2img)", "image")
+    if request.image_guidance is not None and not model.family.instructed:
+        raise RequestError(
+            f"image_guidance is {request.image_guidance}, and {model.name} does not see the start picture; models that "
+            "follow instructions (InstructPix2Pix) do",
+            "image_guidance",
+        )
+    if not model.family.instructed:
+        return
+    for field in ("apg", "dynamic_thresholding", "perturbed_attention", "self_attention_guidance"):
+        if getattr(request, field) is not None:
+            raise RequestError(f"{field} is for guidance by words alone; {model.name} has two, so leave it out", field)
+    if sampling.plus_plus is not None:
+        raise RequestError(f"{model.name} has two guidances, and CFG++ samplers know one; choose another", "sampler")
 
 
 def _check_there(field: str, asked: Sequence[object], there: Sequence[object]) -> None:

@@ -32,7 +32,8 @@ class Family:
     """What the checkpoints of one kind have in common.
 
     `size` is the default width and height in pixels; `steps` and `guidance` are the defaults of a request;
-    `prediction` is what the network outputs, None where every checkpoint must say it itself. `preview` has for each
+    `inpainting` and `instructed` networks see a masked picture, or a picture, beside the latent. `prediction` is what
+    the network outputs, None where every checkpoint must say it itself. `preview` has for each
     latent channel, and in a last row for all, what it adds to red, green and blue (`sfumato.preview`).
     """
 
@@ -44,6 +45,7 @@ class Family:
     guidance: float = 7.5
     latent_channels: int = 4
     inpainting: bool = False
+    instructed: bool = False
     prediction: Prediction | None = "epsilon"
     preview: tuple[tuple[float, float, float], ...] | None = None
 

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -64,6 +64,8 @@ def measure(model: Model, width: int, height: int, *, repeats: int = 3) -> Speed
     if model.family.inpainting:
         mask = torch.ones(1, 1, *canvas.cells, device=model.device)
         positive, negative = (op.inpainting_condition(each, mask, x) for each in (positive, negative))
+    if model.family.instructed:
+        positive, negative = (told.each(lambda each: replace(each, concat=x)) for told in (positive, negative))
     sigma = model.schedule.sigma(len(model.schedule.sigmas) // 2)
     denoise = op.guided(
         model, positive, negative, op.Guidance(scale=model.family.guidance + 1), model.schedule.timestep

@@ -77,12 +77,12 @@ def text_encoder(seed: int, *, projection: bool = False, act: str = "quick_gelu"
 
 def build(kind: str, folder: Path) -> dict[str, Any]:
     """Saves a tiny pipeline of a kind: sd1, sd2 (velocity), inpaint (nine channels), sdxl; its components."""
-    pad = "<|endoftext|>" if kind in ("sd1", "inpaint") else "!"
+    pad = "<|endoftext|>" if kind in ("sd1", "inpaint", "instruct") else "!"
     clip_tokenizer(pad).save(folder / "tokenizer-made")
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer-made")
     unet: dict[str, Any] = dict(UNET)
-    if kind == "inpaint":
-        unet["in_channels"] = 9
+    if kind in ("inpaint", "instruct"):
+        unet["in_channels"] = 9 if kind == "inpaint" else 8
     if kind in ("sd2", "sdxl"):
         unet |= {"use_linear_projection": True, "attention_head_dim": (2, 4)}
     if kind == "sdxl":
@@ -117,6 +117,7 @@ def build(kind: str, folder: Path) -> dict[str, Any]:
             "sd1": diffusers.StableDiffusionPipeline,
             "sd2": diffusers.StableDiffusionPipeline,
             "inpaint": diffusers.StableDiffusionInpaintPipeline,
+            "instruct": diffusers.StableDiffusionInstructPix2PixPipeline,
         }[kind]
         pipeline = named(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.save_pretrained(folder / kind)

@@ -13,7 +13,16 @@ from sfumato.weights.adopted import adopt, entries, read_yaml
 from sfumato.weights.hashing import hash_file
 from sfumato.weights.kinds import kind_of
 from sfumato.weights.known import known
-from sfumato.weights.locate import add_alias, add_folder, aliases, home, locate, registry, remove_alias, told_prediction
+from sfumato.weights.locate import (
+    add_alias,
+    add_folder,
+    added_prediction,
+    aliases,
+    home,
+    locate,
+    registry,
+    remove_alias,
+)
 from sfumato.weights.titles import old_hash
 
 A1111 = {
@@ -167,7 +176,7 @@ def test_an_alias_keeps_what_was_said_of_it_and_old_files_are_read(tmp_path: Pat
     add_alias("style", tmp_path, kind="lora")
     stated = json.loads((home() / "models.json").read_text())["aliases"]
     assert stated["plain"] == str(tmp_path)  # as before there was more to say
-    assert told_prediction("vee") == "v_prediction" and told_prediction("plain") is None
+    assert added_prediction("vee") == "v_prediction" and added_prediction("plain") is None
     assert set(aliases("model")) == {"plain", "vee"}
     assert [entry.name for entry in known("lora")] == ["style"]
     (home() / "models.json").write_text('{"aliases": {"a": {"place": "x", "kind": "nonsense"}}}')

@@ -15,10 +15,12 @@ UNET = "model.diffusion_model."
 PARAMETERS = {  # of the UNet, as diffusers counts them
     "sd15": 859_520_964,
     "sd15-inpaint": 859_535_364,
+    "sd15-instruct": 859_520_964 + 320 * 4 * 9,  # four channels more go into the first convolution
     "sd2": 865_910_724,
     "sd2-inpaint": 865_925_124,
     "sdxl": 2_567_463_684,
     "sdxl-inpaint": 2_567_478_084,
+    "sdxl-instruct": 2_567_463_684 + 320 * 4 * 9,
     "sdxl-refiner": 2_259_526_660,
 }
 
@@ -122,7 +124,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     ),
     "VAE in the original names": (renamed("sd15", "first_stage_model."), "a VAE only"),
     "VAE of a single file": (without("sd15", UNET, "cond_stage_model."), "a VAE only"),
-    "InstructPix2Pix": (channels("sd15", 8), "InstructPix2Pix"),
+    "InstructPix2Pix of SD 2.x": (channels("sd2", 8), "with 8 input channels"),
     "depth": (channels("sd2", 5), "a depth-conditioned model"),
     "upscaler x4": (channels("sd2", 7), "an upscaling model"),
     "odd channels": (channels("sd15", 6), "with 6 input channels"),

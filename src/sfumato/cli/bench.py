@@ -37,7 +37,7 @@ def bench(
     with progress() as bar:
         bar("loading the model")
         engine = machine.engine()
-        model = engine.model(which.model, which.vae)
+        model = engine.model(which.model, which.vae, prediction=which.prediction)
         bar("measuring")
         speed = measure(model, *(asked or (model.family.size,) * 2), repeats=repeats)
     steps = model.family.steps

@@ -168,10 +168,12 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         negative_prompt=drawing.negative,
         model=which.model,
         vae=which.vae,
+        prediction=which.prediction,  # type: ignore[arg-type]  # the request refuses any other text
         seed=drawing.seed,
         step_seed_delta=drawing.step_seed_delta,
         steps=drawing.steps,
         guidance=drawing.guidance,
+        image_guidance=drawing.image_guidance,
         guidance_rescale=drawing.guidance_rescale,
         eta=drawing.eta,
         clip_skip=drawing.clip_skip,

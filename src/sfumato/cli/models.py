@@ -79,7 +79,10 @@ def show(
     elif found.problem is not None:
         write_line(f"cannot draw: {found.problem}")
     else:
-        write_line(f"predicts: {found.prediction}; default size: {found.default_size} pixels")
+        write_line(f"predicts: {found.prediction or 'not told; say --prediction'} ({found.prediction_reason})")
+        write_line(
+            f"draws: {found.default_size} pixels, {found.default_steps} steps, guidance {found.default_guidance:g}"
+        )
     for name, part in found.components.items():
         files = ", ".join(file.name for file in part.files)
         size, precision = f"{part.size / 1e6:.1f} MB", "/".join(part.dtypes)

@@ -132,6 +132,9 @@ class Which:
     vae: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="Another autoencoder than the model's own.")] = (
         None
     )
+    prediction: Annotated[
+        str | None, typer.Option(metavar="NAME", help="epsilon, v or sample, where the model's files do not say it.")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,10 @@ class Drawing:
     guidance: Annotated[
         float | None,
         typer.Option(parser=number, metavar="G", help="How strongly the words count; 1 = without the negative branch."),
+    ] = None
+    image_guidance: Annotated[
+        float | None,
+        typer.Option(parser=number, metavar="G", help="How strongly the picture counts, of InstructPix2Pix models."),
     ] = None
     guidance_rescale: Annotated[
         float | None,

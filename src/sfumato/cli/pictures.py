@@ -45,7 +45,7 @@ def reconstruct(
 
     with progress() as bar:
         bar("reconstructing")
-        found = there_and_back(machine.engine().model(which.model, which.vae), image)
+        found = there_and_back(machine.engine().model(which.model, which.vae, prediction=which.prediction), image)
     shown = grid([found.original, found.picture], 2) if side_by_side else found.picture
     psnr = None if math.isinf(found.psnr) else round(found.psnr, 3)
     figures = {"psnr_db": psnr, "ssim": round(found.ssim, 5), "identical": psnr is None}
@@ -86,7 +86,7 @@ def encode(
     how = checked_dialect(dialect)
     with progress() as bar:
         bar("loading the model")
-        model = machine.engine().model(which.model, which.vae)
+        model = machine.engine().model(which.model, which.vae, prediction=which.prediction)
         report = report_prompt(model, prompt, how)
         if save is not None:
             save_features(model.text.encode(prompt, dialect=how), save, overwrite=overwrite)

@@ -53,6 +53,29 @@ def guide_doubled(
     return guided
 
 
+def guide_by_picture(
+    told: Denoise,
+    shown: Denoise,
+    neither: Denoise,
+    scales: tuple[float, float],
+    *,
+    rescale: float = 0.0,
+    prediction: Prediction = "epsilon",
+) -> Denoise:
+    """Guidance by words and by a picture: of denoisers that know both, the picture alone, and neither.
+
+    `scales` are the words' and the picture's. Brooks et al. 2022, equation 3.
+    """
+    scale, picture_scale = scales
+
+    def guided(x: Tensor, sigma: float) -> Tensor:
+        positive, picture, plain = told(x, sigma), shown(x, sigma), neither(x, sigma)
+        estimate = plain + (positive - picture) * scale + (picture - plain) * picture_scale
+        return rescaled(estimate, positive, x, sigma, amount=rescale, prediction=prediction)
+
+    return guided
+
+
 def combine(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """The guided estimate; the same in clean-latent, noise and velocity space."""
     return unconditional + (conditional - unconditional) * scale

@@ -15,13 +15,17 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What a model draws with: its name, the side of its square pictures, steps, guidance, the name of its sampling."""
+    """What a model draws with: its name, the side of its square pictures, steps, guidance, the name of its sampling.
+
+    `image_guidance` is that of models that see the start picture, which begin with noise all the same.
+    """
 
     name: str
     size: int
     steps: int
     guidance: float
     sampler: str | None
+    image_guidance: float | None = None
 
 
 def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | None = None) -> Request:
@@ -33,13 +37,15 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
     width, height = _size(defaults.size, request, picture_size)
     strength = request.strength
     if request.image is not None and strength is None:  # at 1 it would not matter what is under the mask
-        strength = DEFAULT_STRENGTH if request.mask is None or request.masked_content is not None else 1.0
+        redraws = request.mask is None or request.masked_content is not None
+        strength = DEFAULT_STRENGTH if redraws and defaults.image_guidance is None else 1.0
     return replace(
         request,
         model=request.model or defaults.name,
         seed=draw_seed() if request.seed is None else request.seed,
         steps=request.steps or defaults.steps,
         guidance=defaults.guidance if request.guidance is None else request.guidance,
+        image_guidance=defaults.image_guidance if request.image_guidance is None else request.image_guidance,
         guidance_rescale=request.guidance_rescale or 0.0,
         guidance_interval=request.guidance_interval or (0.0, 1.0),
         sampler=request.sampler or defaults.sampler,

@@ -45,6 +45,7 @@ from sfumato.request.pictures import (
     checked_variation,
 )
 
+PredictionName = Literal["epsilon", "v", "sample"]
 NoiseMode = Literal["keyed", "sequential", "philox"]
 Dialect = Literal["a1111", "comfy", "compel", "plain"]
 
@@ -61,6 +62,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
 }
 _NUMBERS: dict[str, tuple[float, float]] = {
     "guidance": (0.0, 100.0),
+    "image_guidance": (0.0, 100.0),
     "guidance_rescale": (0.0, 1.0),
     "eta": (0.0, 1.0),
     "strength": (0.0, 1.0),
@@ -96,6 +98,8 @@ class Request:
     strength        the share of the steps that is run on a start picture: 1 ignores it, 0 returns it
     strength_rule   what a share of n steps is: "share" (or None) int(n * strength) of n, as diffusers; "a1111" one more
                     of n, as stable-diffusion-webui; "whole" n of int(n / strength), as ComfyUI
+    image_guidance  how strongly the start picture counts in models that follow instructions (InstructPix2Pix)
+    prediction      "epsilon", "v" or "sample": what the model predicts, where its files do not say it
     guidance_interval   (first, last): guidance is 1 outside of these parts of the noise schedule, from 0 to 1
     eta             the share of fresh noise in stochastic samplers
     clip_skip       how many of the text encoder's last layers are left out: 1 is what A1111 calls 2
@@ -119,9 +123,11 @@ class Request:
     negative_prompt: str = ""
     model: str | None = None
     vae: str | None = None
+    prediction: PredictionName | None = None
     seed: int | None = None
     steps: int | None = None
     guidance: float | None = None
+    image_guidance: float | None = None
     guidance_rescale: float | None = None
     guidance_interval: tuple[float, float] | None = None
     eta: float | None = None
@@ -190,6 +196,7 @@ class Request:
             _set(self, name, checked_corner(name, getattr(self, name)))
         for name, part in _PARTS.items():
             _set(self, name, checked_part(part, getattr(self, name)))
+        check_choice("prediction", self.prediction, PredictionName)
         check_choice("noise", self.noise, NoiseMode, optional=False)
         checked_dialect(self.dialect)
         check_choice("strength_rule", self.strength_rule, StrengthRule)

@@ -207,11 +207,11 @@ class EngineArtist:
         """What names the weights of the request's model; it is loaded for that."""
         from sfumato.server.describe import digest
 
-        return digest(self._engine.model(request.model, request.vae).hashes)
+        return digest(self._engine.model(request.model, request.vae, prediction=request.prediction).hashes)
 
     def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]:
         """The events of a request whose pictures are named by their pixels."""
-        if not self._engine.is_loaded(request.model, request.vae):
+        if not self._engine.is_loaded(request.model, request.vae, request.prediction):
             yield Loading(request.model or "the embedded model")
         yield from self._engine.run(
             request,

@@ -44,7 +44,10 @@ class Description:
     reason: str
     family: str | None = None
     prediction: Prediction | None = None
+    prediction_reason: str = ""
     default_size: int | None = None
+    default_steps: int | None = None
+    default_guidance: float | None = None
     inpainting: bool = False
     components: dict[str, ComponentDescription]
     notes: tuple[str, ...] = ()
@@ -70,7 +73,10 @@ def describe(name: str | Path | None = None, *, variant: str | None = None, revi
         reason=opened.reason,
         family=opened.family.name,
         prediction=opened.prediction,
+        prediction_reason=opened.prediction_reason,
         default_size=opened.family.size,
+        default_steps=opened.family.steps,
+        default_guidance=opened.family.guidance,
         inpainting=opened.family.inpainting,
         components={name: describe_component(each) for name, each in opened.components.items()},
         notes=opened.notes,

@@ -28,6 +28,7 @@ class Blueprint:
 
 
 INPAINTING_CHANNELS = 9  # latent 4, mask 1, masked picture's latent 4; Rombach et al. 2022
+INSTRUCTED_CHANNELS = 8  # latent 4, latent of the picture to edit 4; Brooks et al. 2022
 STYLES: dict[TextKind, str] = {
     "clip": "SD 1.x",
     "openclip": "SD 2.x",
@@ -160,6 +161,17 @@ SDXL = Family(name="sdxl", title="Stable Diffusion XL", text="sdxl", size=1024, 
 SDXL_INPAINT = Family(
     name="sdxl-inpaint", title="Stable Diffusion XL inpainting", text="sdxl", size=1024, guidance=5.0, inpainting=True
 )
+SD15_INSTRUCT = Family(
+    name="sd15-instruct", title="Stable Diffusion 1.x InstructPix2Pix", text="clip", size=512, instructed=True
+)
+SDXL_INSTRUCT = Family(
+    name="sdxl-instruct",
+    title="Stable Diffusion XL InstructPix2Pix",
+    text="sdxl",
+    size=1024,
+    guidance=5.0,
+    instructed=True,
+)
 SDXL_REFINER = Family(
     name="sdxl-refiner", title="Stable Diffusion XL refiner", text="sdxl-refiner", size=1024, guidance=5.0
 )
@@ -169,10 +181,20 @@ BASES = {(320, 768): "sd15", (320, 1024): "sd2", (320, 2048): "sdxl", (384, 1280
 OTHER_INPUTS = {
     5: "a depth-conditioned model (5 input channels)",
     7: "an upscaling model (7 input channels)",
-    8: "InstructPix2Pix (8 input channels)",
 }
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (SD15, SD15_INPAINT, SD2, SD2_INPAINT, SDXL, SDXL_INPAINT, SDXL_REFINER)
+    family.name: family
+    for family in (
+        SD15,
+        SD15_INPAINT,
+        SD15_INSTRUCT,
+        SD2,
+        SD2_INPAINT,
+        SDXL,
+        SDXL_INPAINT,
+        SDXL_INSTRUCT,
+        SDXL_REFINER,
+    )
 }
 
 
@@ -184,8 +206,8 @@ def blueprint(family: Family) -> Blueprint:
         "sdxl": (SDXL_UNET, SDXL_AUTOENCODER, (SD1_TEXT, SDXL_TEXT_2), SDXL_SCHEDULER),
         "sdxl-refiner": (REFINER_UNET, SDXL_AUTOENCODER, (SDXL_TEXT_2,), SDXL_SCHEDULER),
     }[family.text]
-    if family.inpainting:
-        unet = replace(unet, in_channels=INPAINTING_CHANNELS)
+    if family.inpainting or family.instructed:
+        unet = replace(unet, in_channels=INPAINTING_CHANNELS if family.inpainting else INSTRUCTED_CHANNELS)
     return Blueprint(family=family, unet=unet, autoencoder=autoencoder, text=text, scheduler=scheduler)
 
 
@@ -195,17 +217,24 @@ def family_of(unet: UNetConfig, autoencoder: AutoencoderConfig, text: TextKind) 
     Its default size is what the UNet was trained on. Raises ConfigError for input channels that we cannot fill.
     """
     latent = autoencoder.latent_channels
-    if unet.in_channels not in (latent, 2 * latent + 1) or unet.out_channels != latent:
+    if unet.in_channels not in (latent, 2 * latent, 2 * latent + 1) or unet.out_channels != latent:
         what = OTHER_INPUTS.get(unet.in_channels, f"{unet.in_channels} input and {unet.out_channels} output channels")
         raise ConfigError(
-            f"The UNet is that of {what}; supported are UNets with {latent} channels (or {2 * latent + 1} for "
-            f"inpainting) for an autoencoder with {latent}."
+            f"The UNet is that of {what}; supported are UNets with {latent} channels ({2 * latent + 1} for inpainting, "
+            f"{2 * latent} for InstructPix2Pix) for an autoencoder with {latent}."
         )
-    inpainting = unet.in_channels == 2 * latent + 1
+    ending = {2 * latent + 1: "-inpaint", 2 * latent: "-instruct"}.get(unet.in_channels, "")
     base = BASES.get((unet.block_out_channels[0], unet.cross_attention_dim))
-    known = FAMILIES.get(f"{base}-inpaint" if inpainting else f"{base}")
+    known = FAMILIES.get(f"{base}{ending}")
     if known is None or known.text != text:
         title = f"a model of {STYLES[text]}'s kind in its own sizes"
-        known = Family(name="sfumato", title=title, text=text, size=known.size if known else 512, inpainting=inpainting)
+        known = Family(
+            name="sfumato",
+            title=title,
+            text=text,
+            size=known.size if known else 512,
+            inpainting=ending == "-inpaint",
+            instructed=ending == "-instruct",
+        )
     size = unet.sample_size * autoencoder.stride if isinstance(unet.sample_size, int) else known.size
     return replace(known, size=size, latent_channels=latent)

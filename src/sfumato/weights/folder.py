@@ -13,6 +13,12 @@ from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.autoencoder_file import autoencoder_component, read_autoencoder_config
 from sfumato.weights.build import Part, check_parts
 from sfumato.weights.component_files import TEXT_STEM, UNET_STEM, component_variant, find_weights, variants
+from sfumato.weights.distilled import (
+    distilled_by_name,
+    distilled_by_scheduler,
+    names_of,
+    with_distillation,
+)
 from sfumato.weights.families import family_of
 from sfumato.weights.files import open_file, read_json
 from sfumato.weights.naming import identity
@@ -33,9 +39,11 @@ PIPELINES = frozenset(
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionInpaintPipeline",
+        "StableDiffusionInstructPix2PixPipeline",
         "StableDiffusionXLPipeline",
         "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionXLInpaintPipeline",
+        "StableDiffusionXLInstructPix2PixPipeline",
     }
 )
 NETWORKS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
@@ -62,11 +70,14 @@ def open_folder(path: Path, variant: str | None = None, prediction: str | None =
     scheduler = read_json(need(path / "scheduler" / "scheduler_config.json"))
     own = path / "sfumato.json"
     autoencoder_weights = find_weights(path / "vae", UNET_STEM, component_variant(path / "vae", UNET_STEM, variant))
+    few = distilled_by_scheduler(scheduler) or distilled_by_name(names_of(path))
+    stated, why = folder_prediction(path, scheduler, prediction)
     return Opened(
         path=path,
-        family=with_defaults(family, read_json(own) if own.is_file() else {}, own),
+        family=with_defaults(with_distillation(family, few), read_json(own) if own.is_file() else {}, own),
         reason=f"{index['_class_name']} with a UNet of {unet_config.block_out_channels[0]} features that attends to "
-        f"{unet_config.cross_attention_dim} text features from {unet_config.in_channels} channels",
+        f"{unet_config.cross_attention_dim} text features from {unet_config.in_channels} channels"
+        f"{few.told if few and not own.is_file() else ''}",
         unet=open_unet(path / "unet", unet_config, component_variant(path / "unet", UNET_STEM, variant)),
         autoencoder=autoencoder_component(path / "vae", autoencoder_config, open_file(autoencoder_weights)),
         text=tuple(component for _, component in text),
@@ -74,7 +85,8 @@ def open_folder(path: Path, variant: str | None = None, prediction: str | None =
             Tokenizer.from_folder(need(path / name.replace("text_encoder", "tokenizer"))) for name in text_names(kind)
         ),
         scheduler=scheduler,
-        prediction=folder_prediction(path, scheduler, prediction),
+        prediction=stated,
+        prediction_reason=why,
         options={key: index[key] for key in INDEX_OPTIONS if key in index},
         notes=notes(path, index, variant),
     )
@@ -173,13 +185,15 @@ def open_text(folder: Path, variant: str | None) -> tuple[TextEncoderConfig, Com
     return config, Component(part, tensors)
 
 
-def folder_prediction(path: Path, scheduler: Mapping[str, Any], asked: str | None) -> Prediction:
-    """Return the prediction type: what was asked for, else what the scheduler says."""
+def folder_prediction(path: Path, scheduler: Mapping[str, Any], asked: str | None) -> tuple[Prediction, str]:
+    """Return the prediction type, what was asked for, else what the scheduler says; and which of them it was."""
     if asked is not None:
-        return spelled_prediction(asked, "prediction")
+        return spelled_prediction(asked, "prediction"), "as was said"
     stated = scheduler.get("prediction_type", "epsilon")  # the default of every scheduler class in diffusers
     try:
-        return spelled_prediction(stated, f"{path / 'scheduler' / 'scheduler_config.json'}")
+        return spelled_prediction(
+            stated, f"{path / 'scheduler' / 'scheduler_config.json'}"
+        ), "its scheduler_config.json"
     except ConfigError as error:
         raise ModelFileError(str(error)) from error
 

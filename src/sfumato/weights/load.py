@@ -21,8 +21,8 @@ from sfumato.weights.component_files import weight_files
 from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.folder import open_folder
 from sfumato.weights.hashing import hash_files
+from sfumato.weights.locate import added_prediction, locate
 from sfumato.weights.locate import embedded as embedded
-from sfumato.weights.locate import locate, told_prediction
 from sfumato.weights.lora import with_loras
 from sfumato.weights.network_config import sampling_config
 from sfumato.weights.opened import Opened
@@ -80,7 +80,7 @@ def open_model(
 ) -> Opened:
     """Find a model and compare its files with its networks, without reading a weight. Options and errors: `load`."""
     path = embedded() if name is None else locate(name, revision)
-    prediction = prediction or told_prediction(name)
+    prediction = prediction or added_prediction(name)
     if path.is_dir():
         path = the_file(path) or path
     if path.is_dir():

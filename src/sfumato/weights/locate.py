@@ -89,7 +89,7 @@ def add_folder(place: Path | str) -> Folder:
     return folder
 
 
-def told_prediction(name: str | Path | None) -> str | None:
+def added_prediction(name: str | Path | None) -> str | None:
     """Return what was said of a name's prediction when it was added; None if nothing was."""
     alias = registry().aliases.get(str(name)) if isinstance(name, str) else None
     return None if alias is None else alias.prediction

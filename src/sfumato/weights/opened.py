@@ -40,7 +40,8 @@ class Opened:
     """A whole model, not yet read. `text` has one or two encoders, in the order in which they are joined.
 
     `reason` says why this family was chosen, `notes` what was found and is not used. `prediction` is None where
-    nothing tells it. `options` holds what a diffusers model_index.json says beside its components.
+    nothing tells it, `prediction_reason` what does. `options` holds what a diffusers
+    model_index.json says beside its components.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Opened:
     tokenizers: tuple[Tokenizer, ...]
     scheduler: Mapping[str, Any]
     prediction: Prediction | None
+    prediction_reason: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sfumato.model import Family
-from sfumato.weights.families import BASES, FAMILIES, INPAINTING_CHANNELS, OTHER_INPUTS
+from sfumato.weights.families import BASES, FAMILIES, INPAINTING_CHANNELS, INSTRUCTED_CHANNELS, OTHER_INPUTS
 from sfumato.weights.ldm import AUTOENCODER_PREFIX, UNET_PREFIX
 from sfumato.weights.openclip import (
     CLIP_PREFIX,
@@ -84,8 +84,8 @@ def recognise_checkpoint(shapes: Shapes) -> Recognised:
     title = FAMILIES[base].title
     if channels in OTHER_INPUTS:
         return Recognised(f"{OTHER_INPUTS[channels]} of {title}'s kind", None, reason)
-    name = base + "-inpaint" if channels == INPAINTING_CHANNELS else base
-    family = FAMILIES.get(name) if channels in (4, INPAINTING_CHANNELS) else None
+    ending = {4: "", INPAINTING_CHANNELS: "-inpaint", INSTRUCTED_CHANNELS: "-instruct"}.get(channels)
+    family = None if ending is None else FAMILIES.get(base + ending)
     if family is None:
         return Recognised(f"{title} with {channels} input channels", None, reason)
     missing = missing_parts(shapes, family)

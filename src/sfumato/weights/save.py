@@ -33,6 +33,12 @@ PIPELINES = {
     ("sdxl", True): "StableDiffusionXLInpaintPipeline",
     ("sdxl-refiner", False): "StableDiffusionXLImg2ImgPipeline",
 }
+INSTRUCTED = {
+    "clip": "StableDiffusionInstructPix2PixPipeline",
+    "openclip": "StableDiffusionInstructPix2PixPipeline",
+    "sdxl": "StableDiffusionXLInstructPix2PixPipeline",
+    "sdxl-refiner": "StableDiffusionXLInstructPix2PixPipeline",
+}
 # github.com/Stability-AI/ModelSpec: architectures by family and prediction
 ARCHITECTURES: dict[tuple[str, Prediction], str] = {
     ("sd15", "epsilon"): "stable-diffusion-v1",
@@ -132,7 +138,8 @@ def networks_of(model: Model) -> list[tuple[str, nn.Module, dict[str, Any]]]:
 
 def index_of(model: Model) -> dict[str, Any]:
     """Return model_index.json: the pipeline's class and that of each component."""
-    pipeline = PIPELINES[model.family.text, model.family.inpainting]
+    family = model.family
+    pipeline = INSTRUCTED[family.text] if family.instructed else PIPELINES[family.text, family.inpainting]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": DIFFUSERS_VERSION}
     unused = ["feature_extractor", "image_encoder"]
     if model.family.text in ("clip", "openclip"):

@@ -22,6 +22,7 @@ from sfumato.text.clip_vocabulary import clip_tokenizer
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.text.vocabulary import END
 from sfumato.weights.build import Part, check_parts, shapes_of
+from sfumato.weights.distilled import distilled_by_name, names_of, with_distillation
 from sfumato.weights.families import Blueprint, blueprint, family_of
 from sfumato.weights.files import TensorFile, open_file, read_json
 from sfumato.weights.ldm import (
@@ -100,17 +101,23 @@ def open_single(path: Path, prediction: str | None = None, *, ema: bool = False)
     known = {rule.theirs for component in components for rule in component.part.naming}
     unknown, notes = sort_strays([name for name in tensors if name not in known], ema=ema)
     check_parts(path, build.family.title, [component.part for component in components], tensors, unknown)
-    stated = told_prediction(path, build.family, tensors, prediction)
+    stated, why = told_prediction(path, build.family, tensors, prediction)
+    family, scheduler, reason = build.family, build.scheduler, "its metadata has the configurations"
+    if METADATA not in tensors.metadata:  # which have defaults of its own
+        few = distilled_by_name([*names_of(path), tensors.metadata.get("modelspec.title", "")])
+        family, reason = with_distillation(family, few), f"{found.reason}{few.told if few else ''}"
+        scheduler = {**scheduler, **few.scheduler} if few else scheduler
     return Opened(
         path=path,
-        family=build.family,
-        reason=found.reason if METADATA not in tensors.metadata else "its metadata has the configurations",
+        family=family,
+        reason=reason,
         unet=unet,
         autoencoder=autoencoder,
         text=text,
         tokenizers=plan.tokenizers,
-        scheduler=scheduler_of(build.scheduler, stated, zero_terminal_snr="ztsnr" in tensors),
+        scheduler=scheduler_of(scheduler, stated, zero_terminal_snr="ztsnr" in tensors),
         prediction=stated,
+        prediction_reason=why,
         options=plan.options,
         notes=notes,
     )
@@ -226,36 +233,43 @@ def sort_strays(names: list[str], *, ema: bool) -> tuple[list[str], tuple[str, .
     return unknown, notes
 
 
-def told_prediction(path: Path, family: Family, tensors: TensorFile, asked: str | None) -> Prediction | None:
-    """Return what the UNet predicts, from the first that says so; None for SD 2.x when none does, never a guess.
+def told_prediction(
+    path: Path, family: Family, tensors: TensorFile, asked: str | None
+) -> tuple[Prediction | None, str]:
+    """Return what the UNet predicts and what says so, from the first; None for SD 2.x when none does, never a guess.
 
     Asked for; the file's metadata; a marker tensor; a configuration beside the file; the family.
     """
+    metadata = tensors.metadata
     if asked is not None:
-        return spelled_prediction(asked, "prediction")
-    if METADATA in tensors.metadata:
-        return spelled_prediction(json.loads(tensors.metadata[METADATA]).get("prediction"), str(path))
-    if "modelspec.prediction_type" in tensors.metadata:
-        return spelled_prediction(tensors.metadata["modelspec.prediction_type"], f"{path}: modelspec.prediction_type")
+        return spelled_prediction(asked, "prediction"), "as was said"
+    if METADATA in metadata:
+        stated = json.loads(metadata[METADATA]).get("prediction")
+        return spelled_prediction(stated, str(path)), "its metadata say it"
+    if "modelspec.prediction_type" in metadata:
+        stated = metadata["modelspec.prediction_type"]
+        return spelled_prediction(stated, f"{path}: modelspec.prediction_type"), "its modelspec.prediction_type"
     if "v_pred" in tensors:
-        return "v_prediction"
+        return "v_prediction", "it has the marker 'v_pred'"
     beside = prediction_beside(path)
     if beside is not None:
         return beside
-    architecture = tensors.metadata.get("modelspec.architecture", "")
+    architecture = metadata.get("modelspec.architecture", "")
     if architecture.startswith("stable-diffusion-v2"):  # "stable-diffusion-v2-512" or "stable-diffusion-v2-768-v"
-        return "v_prediction" if architecture.endswith("-v") else "epsilon"
-    return family.prediction
+        return ("v_prediction" if architecture.endswith("-v") else "epsilon"), "its modelspec.architecture"
+    if family.prediction is None:
+        return None, "neither shapes nor metadata nor a configuration beside it say it"
+    return family.prediction, f"as {family.title} does"
 
 
-def prediction_beside(path: Path) -> Prediction | None:
+def prediction_beside(path: Path) -> tuple[Prediction, str] | None:
     """Return what a configuration beside a single file says: a scheduler_config.json, or the original .yaml.
 
     Of the yaml only the line with `parameterization` is read; without one it is the noise, as in CompVis' code.
     """
     for file in (path.with_suffix(".scheduler_config.json"), path.parent / "scheduler_config.json"):
         if file.is_file():
-            return spelled_prediction(read_json(file).get("prediction_type", "epsilon"), str(file))
+            return spelled_prediction(read_json(file).get("prediction_type", "epsilon"), str(file)), file.name
     yaml = path.with_suffix(".yaml")
     if not yaml.is_file():
         return None
@@ -265,7 +279,7 @@ def prediction_beside(path: Path) -> Prediction | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{yaml}: cannot be read: {error}") from error
     line = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", text, re.MULTILINE)
-    return spelled_prediction(line.group(1) if line else "eps", str(yaml))
+    return spelled_prediction(line.group(1) if line else "eps", str(yaml)), yaml.name
 
 
 def scheduler_of(
