@@ -1,5 +1,6 @@
 """A1111's bodies to requests. What is expected is what its 1.10 does (modules/processing.py, modules/api)."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from sfumato.request import Variation
 from sfumato.server.dialects.a1111_catalogue import Catalogue, Style, joined, title
 from sfumato.server.dialects.a1111_lowering import Order, lower, picture_fields
 from sfumato.server.dialects.a1111_options import DEFAULTS
+from sfumato.server.dialects.a1111_styles import read_styles
 from sfumato.server.problems import Problem
 from sfumato.server.values import ModelCard
 
@@ -115,6 +117,18 @@ def test_eta_is_for_those_that_take_it() -> None:
 def test_an_sdxl_model_aligns_its_own_steps() -> None:
     body = {"scheduler": "Align Your Steps", "override_settings": {"sd_model_checkpoint": "xl"}}
     assert order(body).request.spacing == "align_your_steps_sdxl"
+
+
+def test_styles_are_read_from_a1111s_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "styles.csv"
+    assert read_styles(path) == {}
+    text = '\ufeffname,prompt,negative_prompt\r\noil,"a, ""thick"" {prompt}",flat\r\nempty,,\r\n,heading,\r\n'
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_styles(path) == {"oil": Style('a, "thick" {prompt}', "flat"), "empty": Style("", "")}
+    path.write_text("name,text\nold,words\n")
+    assert read_styles(path) == {"old": Style("words", "")}
+    path.write_bytes(b"\xff\xfe\x00name")
+    assert read_styles(path) == {}
 
 
 def test_styles_are_put_around_the_prompt_or_behind_it() -> None:
@@ -279,7 +293,7 @@ def test_a_second_pass_may_have_a_size(body: dict[str, int], size: tuple[int, in
     ("body", "field"),
     [
         ({"hr_checkpoint_name": "xl"}, "hr_checkpoint_name"),
-        ({"hr_checkpoint_name": "nonsense"}, "sd_model_checkpoint"),
+        ({"hr_checkpoint_name": "nonsense"}, "hr_checkpoint_name"),
         ({"hr_upscaler": "R-ESRGAN 4x+"}, "hr_upscaler"),
         ({"hr_scale": 100}, "hr_scale"),
         ({"hr_scheduler": "nonsense"}, "hr_scheduler"),
@@ -300,6 +314,15 @@ def test_tiling_is_in_both_directions_and_self_attention_guidance_a_script() -> 
     request = order({"alwayson_scripts": scripts}).request
     assert request.self_attention_guidance is not None and request.self_attention_guidance.scale == 0.6
     assert order({"alwayson_scripts": {"Self Attention Guidance": {"args": [False, 0.6]}}}).request.controls == ()
-    assert order({"refiner_checkpoint": "xl", "refiner_switch_at": 1}).request.model == "drawn-world"
-    with pytest.raises(Problem, match="refiner_checkpoint is 'xl'"):
-        order({"refiner_checkpoint": "xl", "refiner_switch_at": 0.8})
+
+
+def test_a_refiner_draws_on_from_its_part_of_the_timesteps() -> None:
+    """modules/sd_samplers_common.py, apply_refiner: by timesteps, and at once where no part is told."""
+    assert order({"refiner_checkpoint": "None", "refiner_switch_at": 0.5}).request.refiner is None
+    assert order({"refiner_checkpoint": "xl", "refiner_switch_at": 1}).request.refiner is None
+    for sent, at in ((0.8, 0.8), (None, 0.0)):
+        refiner = order({"refiner_checkpoint": f"xl [{'b' * 10}]", "refiner_switch_at": sent}).request.refiner
+        assert refiner is not None and (refiner.model, refiner.at) == ("xl", at)
+    with pytest.raises(Problem) as caught:
+        order({"refiner_checkpoint": "nonsense", "refiner_switch_at": 0.8})
+    assert (caught.value.status, caught.value.field) == (404, "refiner_checkpoint")

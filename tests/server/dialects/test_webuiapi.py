@@ -88,6 +88,15 @@ def test_a_picture_is_drawn_over(api: Any, house: Any) -> None:
     assert found.image.tobytes() != house.image.tobytes()
 
 
+def test_a_second_pass_makes_it_larger(api: Any, house: Any) -> None:
+    hires = {"enable_hr": True, "hr_scale": 1.5, "hr_second_pass_steps": 3, "denoising_strength": 0.5}
+    found = api.txt2img(prompt=HOUSE, hr_upscaler=webuiapi.HiResUpscaler.Latent, **hires, **SMALL)
+    assert found.image.size == (192, 192)
+    told = api.png_info(found.image).parameters
+    assert (told["Hires upscale"], told["Hires steps"], told["Hires upscaler"]) == ("1.5", "3", "Latent")
+    assert told["Denoising strength"] == "0.5"
+
+
 def test_a_picture_tells_how_it_was_made(api: Any, house: Any) -> None:
     read = api.png_info(house.image)
     assert read.info == house.info["infotexts"][0]

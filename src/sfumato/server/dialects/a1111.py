@@ -22,7 +22,7 @@ from sfumato.server.dialects.a1111_extras import upscaled
 from sfumato.server.dialects.a1111_fields import Fields
 from sfumato.server.dialects.a1111_infotext import filled_in, parameters_of
 from sfumato.server.dialects.a1111_lowering import Order, as_a1111, lower, picture_fields
-from sfumato.server.dialects.a1111_options import Options
+from sfumato.server.dialects.a1111_options import FORMATS, Options
 from sfumato.server.dialects.a1111_progress import progress, task
 from sfumato.server.dialects.encoded import decode_picture, encode_picture
 from sfumato.server.dialects.masks import where_drawn
@@ -118,7 +118,8 @@ class A1111:
     def _answer(
         self, job: Job, order: Order, body: Mapping[str, Any], catalogue: Catalogue, *, img2img: bool
     ) -> dict[str, Any]:
-        files = [self._service.picture_bytes(picture.id) for picture in job.pictures]
+        kind = FORMATS[str(order.options["samples_format"]).lower()]
+        files = [self._service.picture_file(picture.id, kind).read_bytes() for picture in job.pictures]
         return answer(job, files, order, body, catalogue, img2img=img2img)
 
     # --- the running job --------------------------------------------------------------------------------------------

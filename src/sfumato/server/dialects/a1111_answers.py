@@ -98,11 +98,11 @@ _BASIC |= {"Denoising strength", "Variation seed", "Variation seed strength"}
 def answer(
     job: Job, files: Sequence[bytes], order: Order, body: Mapping[str, Any], catalogue: Catalogue, *, img2img: bool
 ) -> dict[str, Any]:
-    """The answer to txt2img or img2img for a job that has ended and the files (PNG) of its pictures."""
+    """The answer to txt2img or img2img for a job that has ended and the files of its pictures."""
     texts = [infotext(file) for file in files]
     sent = files if body.get("send_images") in (None, True) else []
     return {
-        "images": [encode_picture(as_format(file, order.options)) for file in sent],
+        "images": [encode_picture(file) for file in sent],
         "parameters": echo(body, job, img2img=img2img),
         "info": json.dumps(info(job, texts, order, catalogue), ensure_ascii=False),
     }
@@ -175,20 +175,3 @@ def infotext(file: bytes) -> str:
 
     with Image.open(io.BytesIO(file)) as picture:
         return read_texts(picture).get(PARAMETERS, "")
-
-
-def as_format(file: bytes, options: Mapping[str, Any]) -> bytes:
-    """A picture's PNG in the format of the options: JPEG and WebP keep the infotext, in EXIF."""
-    kind = str(options["samples_format"]).lower()
-    if kind == "png":
-        return file
-    from PIL import Image
-
-    with Image.open(io.BytesIO(file)) as picture:
-        exif = Image.Exif()
-        text = read_texts(picture).get(PARAMETERS, "")
-        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")  # EXIF 2.3's UserComment
-        written = io.BytesIO()
-        quality = int(options["jpeg_quality"])
-        picture.convert("RGB").save(written, "WEBP" if kind == "webp" else "JPEG", quality=quality, exif=exif.tobytes())
-    return written.getvalue()

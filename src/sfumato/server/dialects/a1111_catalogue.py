@@ -33,7 +33,7 @@ class Catalogue:
     controls: Mapping[str, str] = field(default_factory=dict)
     upscalers: Mapping[str, str] = field(default_factory=dict)
 
-    def model(self, checkpoint: object) -> ModelCard | None:
+    def model(self, checkpoint: object, *, field: str = "sd_model_checkpoint") -> ModelCard | None:
         """The model of a title, a name, a file or a hash; the default one for None and "". Raises Problem 404."""
         if checkpoint is None or checkpoint == "":
             return next((each for each in self.models if each.default), None)
@@ -48,9 +48,7 @@ class Catalogue:
                 if each.hash and each.hash.startswith(short):
                     return each
         known = ", ".join(title(each) for each in self.models)
-        raise Problem(
-            404, "model.unknown", f"Model not found: {checkpoint}; there are {known}", field="sd_model_checkpoint"
-        )
+        raise Problem(404, "model.unknown", f"Model not found: {checkpoint}; there are {known}", field=field)
 
     def vae(self, name: object) -> str | None:
         """The place of a VAE; None where the model's own is meant. Raises Problem 422."""

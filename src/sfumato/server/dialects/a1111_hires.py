@@ -18,7 +18,7 @@ def hires_of(fields: Fields, catalogue: Catalogue, model: ModelCard | None) -> d
     if not fields.flag("enable_hr"):
         return {}
     other = fields.text("hr_checkpoint_name")
-    if other not in SAME and catalogue.model(other) != model:
+    if other not in SAME and catalogue.model(other, field="hr_checkpoint_name") != model:
         raise refuse("hr_checkpoint_name", f"is {other!r}; sfumato draws both passes with one model")
     upscaler = fields.text("hr_upscaler", "Latent")
     values: dict[str, Any] = {

@@ -10,6 +10,7 @@ from sfumato.server.dialects.a1111_catalogue import Catalogue, title
 from sfumato.server.dialects.a1111_extras import LATENT_MODES, UPSCALERS
 from sfumato.server.dialects.a1111_samplers import SAMPLERS, SCHEDULERS
 from sfumato.server.dialects.a1111_scripts import LISTED
+from sfumato.server.dialects.a1111_styles import read_styles
 from sfumato.server.service import Service
 from sfumato.server.values import ModelCard
 
@@ -32,6 +33,7 @@ def catalogue(service: Service) -> Catalogue:
         embeddings=_places(service, "embedding"),
         controls=_places(service, "control"),
         upscalers=_places(service, "upscaler"),
+        styles=read_styles(),
     )
 
 

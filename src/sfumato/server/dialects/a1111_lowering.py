@@ -47,6 +47,8 @@ FIELDS = {
     "hires.upscaler": "hr_upscaler",
     "hires.strength": "denoising_strength",
     "hires.steps": "hr_second_pass_steps",
+    "refiner": "refiner_checkpoint",
+    "at": "refiner_switch_at",
     "controls": "alwayson_scripts",
     "self_attention_guidance": "alwayson_scripts",
 }
@@ -106,6 +108,7 @@ def lower(
         "tiling": "both" if fields.flag("tiling") else None,
         **size_of(fields),
         **number_of_pictures(fields),
+        **refiner_of(fields, catalogue),
         **variation_of(fields),
         **script_fields(scripts_of(fields), pictures, catalogue),
     }
@@ -154,6 +157,15 @@ def as_a1111(error: RequestError) -> Problem:
 def size_of(fields: Fields) -> dict[str, int | None]:
     """Width and height where they are sent."""
     return {side: fields.whole(side, 0) if fields.has(side) else None for side in ("width", "height")}
+
+
+def refiner_of(fields: Fields, catalogue: Catalogue) -> dict[str, Any]:
+    """The model that draws on from a part of the timesteps; from the first one, where no part is told, as in A1111."""
+    name, part = fields.text("refiner_checkpoint"), fields.number("refiner_switch_at", 0.0)
+    if name in ("", "None", "none") or part >= 1.0:
+        return {}
+    model = catalogue.model(name, field="refiner_checkpoint")
+    return {"refiner": {"model": model.name if model else name, "at": part}}
 
 
 def number_of_pictures(fields: Fields) -> dict[str, int]:
@@ -257,8 +269,5 @@ def check_extras(fields: Fields) -> None:
     """Raise the problem of what would run beside the sampler and is not there."""
     if fields.text("script_name"):
         raise refuse("script_name", f": Script '{fields.text('script_name')}' not found; there are none")
-    refiner = fields.text("refiner_checkpoint")
-    if refiner not in ("", "None", "none") and fields.number("refiner_switch_at", 0.0) < 1:
-        raise refuse("refiner_checkpoint", f"is {refiner!r}; sfumato draws with one model")
     if fields.flag("restore_faces"):
         raise refuse("restore_faces", "is true; sfumato has no face restorers")

@@ -10,6 +10,9 @@ from sfumato.errors import ModelFileError
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 from sfumato.weights.writing import write_text
 
+FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+"""A1111's names of the formats of pictures, and the service's."""
+
 DEFAULTS: dict[str, Any] = {
     "sd_model_checkpoint": None,  # the server's own model
     "sd_checkpoint_hash": "",
@@ -19,7 +22,6 @@ DEFAULTS: dict[str, Any] = {
     "eta_noise_seed_delta": 0,
     "img2img_fix_steps": False,
     "samples_format": "png",
-    "jpeg_quality": 80,
     "return_grid": False,
     "grid_format": "png",
     "enable_pnginfo": True,
@@ -77,7 +79,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     fields = Fields(options)
     if fields.whole("CLIP_stop_at_last_layers", 1) < 1:
         raise refuse("CLIP_stop_at_last_layers", f"is {options['CLIP_stop_at_last_layers']}; it must be at least 1")
-    if fields.text("samples_format", "png").lower() not in ("png", "jpg", "jpeg", "webp"):
+    if fields.text("samples_format", "png").lower() not in FORMATS:
         raise refuse("samples_format", f"is {options['samples_format']!r}; it must be png, jpg or webp")
     if fields.text("randn_source", "GPU").upper() not in ("GPU", "CPU", "NV"):
         raise refuse("randn_source", f"is {options['randn_source']!r}; it must be GPU, CPU or NV")
