@@ -146,6 +146,12 @@ def test_what_is_wrong_is_said_as_a1111_says_it(
         assert answer["detail"] == answer["errors"]
 
 
+@pytest.mark.parametrize("route", ["/sdapi/v1/nonsense", "/sdapi/v1/txt2img", "/controlnet/txt2img"])
+def test_what_is_not_there_is_told_in_json(shared: TestClient, route: str) -> None:
+    answer = shared.get(route)
+    assert answer.status_code == 404 and answer.json()["detail"] == f"Not Found: GET {route}"
+
+
 def test_a_body_that_is_no_object_is_refused(shared: TestClient) -> None:
     for content in (b"[", b"[]", b"3"):
         answer = shared.post(f"{API}/txt2img", content=content)

@@ -138,6 +138,12 @@ def test_forms_that_are_wrong_are_refused(shared: TestClient) -> None:
     assert form(shared, "edits", [("nonsense", png())], 400, prompt="x")["error"]["code"] == "unknown_parameter"
 
 
+@pytest.mark.parametrize("route", ["chat/completions", "images/nonsense", "embeddings"])
+def test_what_is_not_there_is_told_in_openais_form(shared: TestClient, route: str) -> None:
+    answer = shared.post(f"/v1/{route}", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+
+
 def test_a_body_that_is_no_object_is_refused(shared: TestClient) -> None:
     for content in (b"[", b"[]", b""):
         answer = shared.post("/v1/images/generations", content=content)

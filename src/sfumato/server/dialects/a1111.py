@@ -33,6 +33,7 @@ from sfumato.server.values import Job
 log = logging.getLogger(__name__)
 
 API = "a1111"
+ROOMS = ("sdapi", "controlnet")
 TASKS = 1024  # of `force_task_id` that are remembered
 
 Handler = Callable[[HttpRequest], Awaitable[Any]]
@@ -71,6 +72,7 @@ class A1111:
         return [
             *(Route(path, answered(handler), methods=["POST"]) for path, handler in posts.items()),
             *(Route(path, answered(handler), methods=["GET"]) for path, handler in gets.items()),
+            *(Route(f"/{room}/{{path:path}}", answered(self.unknown), methods=["GET", "POST"]) for room in ROOMS),
         ]
 
     # --- drawing ----------------------------------------------------------------------------------------------------
@@ -227,6 +229,10 @@ class A1111:
     async def nothing(self, request: HttpRequest) -> dict[str, Any]:
         """Files are looked at anew every second, and models are kept as memory allows: there is nothing to do."""
         return {}
+
+    async def unknown(self, request: HttpRequest) -> None:
+        """A route of A1111's, or of one of its extensions, that is not there."""
+        raise Problem(404, "route.unknown", f"Not Found: {request.method} {request.url.path}")
 
     def _listing(self, make: Callable[[Service, Catalogue], Any]) -> Handler:
         async def listing(request: HttpRequest) -> Any:

@@ -41,6 +41,7 @@ class OpenAI:
             Route("/v1/images/files/{name}", answered(self.file), methods=["GET"], name="openai_file"),
             Route("/v1/models", answered(self.models), methods=["GET"]),
             Route("/v1/models/{id:path}", answered(self.model), methods=["GET"]),
+            Route("/v1/{path:path}", answered(self.unknown), methods=["GET", "POST", "DELETE"]),
         ]
 
     async def generations(self, request: HttpRequest) -> Response:
@@ -176,6 +177,11 @@ class OpenAI:
         return JSONResponse(
             model(await asyncio.to_thread(self._card, request.path_params["id"]), self._service.started)
         )
+
+    async def unknown(self, request: HttpRequest) -> Response:
+        """A route of OpenAI's that is not there: chats, embeddings, ..."""
+        told = f"Unknown request URL: {request.method} {request.url.path}; there are /v1/images and /v1/models."
+        raise Problem(404, "unknown_url", told)
 
     def _card(self, name: str) -> Any:
         try:
