@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from sfumato.errors import RequestError
 from sfumato.request import Request
-from sfumato.request.guides import Apg, DynamicThresholding, FreeU, PerturbedAttention, Refiner, SelfAttentionGuidance
+from sfumato.request.guides import (
+    Apg,
+    DynamicThresholding,
+    FreeU,
+    PerturbedAttention,
+    Refiner,
+    SelfAttentionGuidance,
+    SoftInpainting,
+)
 
 WRONG: list[tuple[str, Any, str]] = [
     *[("tiling", value, "tiling") for value in ("z", True, 1, "", "X")],
@@ -32,6 +40,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("apg", {"eta": 11}, "apg.eta"),
     ("apg", {"threshold": -1}, "apg.threshold"),
     ("apg", {"momentum": 1.5}, "apg.momentum"),
+    *[("differential", value, "differential") for value in (1, None, "yes")],
+    ("soft_inpainting", {"schedule_bias": 9}, "soft_inpainting.schedule_bias"),
+    ("soft_inpainting", {"transition_contrast_boost": 0.5}, "soft_inpainting.transition_contrast_boost"),
     *[("refiner", value, "refiner") for value in (True, {}, {"at": 0.5})],
     ("refiner", {"model": "a", "at": 1.5}, "refiner.at"),
     ("refiner", "", "refiner.model"),
@@ -101,6 +112,8 @@ def test_a_request_with_parts_is_the_same_after_json(parts: dict[str, Any]) -> N
     [
         {"dynamic_thresholding": DynamicThresholding(5, 0.9, False, "zero", "std", 0.5)},
         {"refiner": Refiner("a.safetensors", 0.7), "aesthetic_score": 6.5, "negative_aesthetic_score": 0},
+        {"differential": True},
+        {"soft_inpainting": SoftInpainting(0.0, 1.5, 8.0)},
         {"original_size": (1024, 768), "crop": (0, 16), "target_size": (512, 512)},
         {"negative_original_size": (64, 64), "negative_crop": (3, 0), "negative_target_size": [64, 32]},
     ],

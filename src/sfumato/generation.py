@@ -15,10 +15,11 @@ from sfumato.diffusion.denoiser import Denoise
 from sfumato.diffusion.guidance import Scale
 from sfumato.diffusion.noise import NoiseSource, fresh_noise, noise_source
 from sfumato.diffusion.sampling import Sampling
+from sfumato.diffusion.soft import differential, soft
 from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import handed_over, inpaint
 from sfumato.events import Event, Finished, Halt, Preview, Progress
-from sfumato.guides import size_ids
+from sfumato.guides import GREY, size_ids
 from sfumato.hires import enlarged
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, to_levels, to_pictures
 from sfumato.instructed import instructed, seen
@@ -31,6 +32,8 @@ from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
 from sfumato.text.told import Told, alike, together
 from sfumato.text.words import Words, words
+
+STEEP = 3.0  # pixels from 1/3 white on are those that were drawn; below, where little changes, they are faded in
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,19 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
     if not blends or known is None:
         return Run(denoise, x, sigmas, source)
     mask = op.covering_mask(job.weights, model.stride)
-    return Run(inpaint(denoise, known, mask, noise), x, sigmas, source, (known, mask))
+    if request.differential:  # what is held is the picture with noise from the start, whatever the others begin with
+        x = torch.where(job.shares < 1, op.start_from(known, noise, sigmas), x)
+    return Run(masked_denoise(job, denoise, known, noise), x, sigmas, source, (known, mask))
+
+
+def masked_denoise(job: Job, denoise: Denoise, known: Tensor, noise: Tensor) -> Denoise:
+    """The denoiser that keeps what is known outside of the mask, and where the mask is grey what the request says."""
+    request = job.request
+    if request.differential:
+        return differential(denoise, known, job.shares, noise, job.levels)
+    if request.soft_inpainting is not None:
+        return soft(denoise, known, job.shares, noise, **asdict(request.soft_inpainting))
+    return inpaint(denoise, known, op.covering_mask(job.weights, job.model.stride), noise)
 
 
 def noises(job: Job, batch: Batch) -> NoiseSource:
@@ -347,14 +362,16 @@ def enlarge(first: Job, second: Job, batch: Batch, latent: Tensor, count: Count)
 def finish(job: Job, latent: Tensor) -> Image.Image:
     """The picture of a latent [1, C, h, w]: decoded, cropped, and with the start picture's bytes outside the mask.
 
-    Within a soft edge both are mixed by the mask before they are rounded to bytes, once.
+    Within a soft edge both are mixed by the mask before they are rounded to bytes, once; but only near black where grey
+    was mixed in the latent already.
     """
     levels = to_levels(job.canvas.crop(op.decode(job.model, latent))).cpu()
     blur = job.request.mask_blur or 0.0
+    steepness = STEEP if any(getattr(job.request, field) for field in GREY) else 1.0
     if job.inset is not None:
-        levels = job.inset.put(levels, blur)
+        levels = job.inset.put(levels, blur, steepness)
     elif job.mask is not None and job.picture is not None:
-        levels = keep_outside(levels, job.picture, job.mask, blur)
+        levels = keep_outside(levels, job.picture, job.mask, blur, steepness)
     return to_pictures(levels)[0]
 
 

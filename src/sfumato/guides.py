@@ -12,6 +12,9 @@ from sfumato.request import Request
 from sfumato.request.guides import PerturbedAttention, Tiling
 from sfumato.text.encode import AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE, SizeIds
 
+GREY = ("differential", "soft_inpainting")
+"""The fields that say what grey in a mask is."""
+
 IDS = {
     **dict.fromkeys(("original_size", "crop", "negative_original_size", "negative_crop"), frozenset({5, 6})),
     **dict.fromkeys(("target_size", "negative_target_size"), frozenset({6})),
@@ -26,6 +29,13 @@ def check(model: Model, request: Request) -> None:
     """Raise RequestError for what the model, or the size of a resolved request, does not allow."""
     _check_refiner(model, request)
     _check_ids(model, request)
+    for field in GREY:
+        if getattr(request, field) and model.family.inpainting:
+            raise RequestError(
+                f"{field} is given, but {model.name} is an inpainting model, which sees the mask in black and white; "
+                "use it with another model",
+                field,
+            )
     for each in (model, model.refiner if request.refiner is not None else None):
         if each is not None:
             _check_networks(each, request)

@@ -29,6 +29,7 @@ from sfumato.images import (
     RESIZES,
     Pictures,
     PictureSource,
+    feather,
     mask_weights,
     named_picture,
     open_picture,
@@ -116,6 +117,13 @@ class Job:
         """The mask at the size that is worked at, [1, 1, H, W]; all ones without a mask."""
         weights = torch.ones(1, 1, *self.canvas.shape) if self.mask is None else mask_weights(self.mask)
         return self.canvas.pad(weights).to(self.model.device)
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """How white each latent cell is in the mask with its soft edge, [1, 1, h, w]."""
+        assert self.mask is not None
+        weights = self.canvas.pad(mask_weights(feather(self.mask, self.request.mask_blur or 0.0)))
+        return op.mean_mask(weights, self.model.stride).to(self.model.device)
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -206,7 +214,7 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
     for field, given in {**fields, "mask": mask, "outpaint": request.outpaint is not None}.items():
         if given and not image:
             raise RequestError(f"{field} is given but no image; give a start image", field)
-    for field in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content"):
+    for field in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content", *guides.GREY):
         value = getattr(request, field)
         masked = mask or (request.outpaint is not None and field in ("masked_only", "padding"))
         if value not in (None, False) and not masked:

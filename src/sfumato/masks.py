@@ -31,7 +31,7 @@ class Inset:
         # bilinear for the mask: Lanczos rings, and what is black must stay black
         return picture.resize(size, Image.Resampling.LANCZOS), mask.resize(size, Image.Resampling.BILINEAR)
 
-    def put(self, levels: Tensor, blur: float) -> Tensor:
+    def put(self, levels: Tensor, blur: float, steepness: float = 1.0) -> Tensor:
         """Levels [1, 3, h, w] of the box as levels of the whole picture, which keeps its own outside of the mask."""
         left, top, right, bottom = self.box
         shape = (bottom - top, right - left)
@@ -39,12 +39,17 @@ class Inset:
             levels = F.interpolate(levels, size=shape, mode="bicubic", antialias=True).clamp(0, 255)
         whole = torch.zeros(1, 3, self.picture.height, self.picture.width)
         whole[..., top:bottom, left:right] = levels
-        return keep_outside(whole, self.picture, self.mask, blur)
+        return keep_outside(whole, self.picture, self.mask, blur, steepness)
 
 
-def keep_outside(levels: Tensor, picture: Image.Image, mask: Image.Image, blur: float) -> Tensor:
-    """Levels [1, 3, H, W] within the mask and the picture's own outside; both are mixed where its edge is soft."""
-    weights = mask_weights(feather(mask, blur))
+def keep_outside(
+    levels: Tensor, picture: Image.Image, mask: Image.Image, blur: float, steepness: float = 1.0
+) -> Tensor:
+    """Levels [1, 3, H, W] within the mask and the picture's own outside; both are mixed where its edge is soft.
+
+    With a `steepness` above 1 they are mixed only where the mask is darker than its inverse.
+    """
+    weights = (mask_weights(feather(mask, blur)) * steepness).clamp(max=1.0)
     original = to_levels(to_pixels([picture])).round()
     return torch.where(weights == 0, original, weights * levels + (1 - weights) * original)
 

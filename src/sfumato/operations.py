@@ -302,6 +302,11 @@ def covering_mask(weights: Tensor, stride: int) -> Tensor:
     return F.max_pool2d((weights > 0).float(), stride)
 
 
+def mean_mask(weights: Tensor, stride: int) -> Tensor:
+    """A mask [1, 1, H, W] at the size of the latent: how white a cell's pixels are on average."""
+    return F.avg_pool2d(weights, stride)
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """A picture, what is left of it after the autoencoder, and how alike they are (PSNR in decibels, SSIM)."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import typer
 
-from sfumato.cli.guides import Guides, Sizes, parse_part
+from sfumato.cli.guides import Grey, Guides, Sizes, parse_part
 from sfumato.request import Request
 from sfumato.request.guides import Apg, FreeU, PerturbedAttention, Refiner
 
@@ -34,6 +34,8 @@ def test_an_option_stands_for_a_field(typed: dict[str, str], field: str, value: 
 
 def test_without_options_nothing_is_given() -> None:
     assert set(Guides().fields().values()) | set(Sizes().fields().values()) == {None}
+    assert Request(**Grey().fields()) == Request()
+    assert Grey(differential=True).fields()["differential"] is True
 
 
 def test_thresholding_is_read_with_its_words() -> None:

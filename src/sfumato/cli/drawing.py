@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.guides import Guides, Sizes
+from sfumato.cli.guides import Grey, Guides, Sizes
 from sfumato.cli.options import (
     Destination,
     Drawing,
@@ -105,6 +105,7 @@ def inpaint(
     steered: Steered,
     fitting: Fitting,
     masking: Masking,
+    grey: Grey,
     guides: Guides,
     sizes: Sizes,
     destination: Destination,
@@ -128,7 +129,7 @@ def inpaint(
         **guides.fields(),
         **sizes.fields(),
     }
-    draw(request_of(prompts, which, drawing, begins | masking.fields()), destination, machine, voice)
+    draw(request_of(prompts, which, drawing, begins | masking.fields() | grey.fields()), destination, machine, voice)
 
 
 @app.command("outpaint")

@@ -60,6 +60,30 @@ class Guides:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grey:
+    """What grey in a mask is, where it is not a share of a mixture of pixels."""
+
+    differential: Annotated[
+        bool, typer.Option("--differential", help="Grey in the mask is a strength: Differential Diffusion.")
+    ] = False
+    soft_inpainting: Annotated[
+        str | None,
+        typer.Option(
+            metavar=PART,
+            help="Grey is kept at high noise: schedule_bias (1), preservation_strength (0.5), "
+            "transition_contrast_boost (4).",
+        ),
+    ] = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a request that these options are. Raises typer.BadParameter for what cannot be read."""
+        return {
+            "differential": self.differential,
+            "soft_inpainting": parse_part("soft_inpainting", self.soft_inpainting),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What SDXL and its refiner are told about the training picture that the wanted one should be like."""
 

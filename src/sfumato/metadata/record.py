@@ -134,6 +134,8 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         **_picture_parameters(request, record["index"]),
         "Refiner": None if request.refiner is None else PurePath(request.refiner.model).stem,
         "Refiner switch at": None if request.refiner is None else f"{request.refiner.at:g}",
+        "Soft inpainting enabled": None if request.soft_inpainting is None else "True",
+        **_soft_parameters(request),
         "Tiling": "True" if request.tiling else None,
         "Clip skip": str(request.clip_skip + 1) if request.clip_skip else None,
         "ENSD": str(request.step_seed_delta) if request.step_seed_delta else None,
@@ -199,6 +201,12 @@ def _picture_parameters(request: Request, index: int) -> dict[str, str | None]:
         "Masked area padding": None if request.padding is None else str(request.padding),
         **({} if request.hires is None else _hires_parameters(request.hires)),
     }
+
+
+def _soft_parameters(request: Request) -> dict[str, str]:
+    """A1111's names for soft inpainting's numbers."""
+    numbers = {} if request.soft_inpainting is None else request.soft_inpainting.to_dict()
+    return {name.replace("_", " ").capitalize(): f"{value:g}" for name, value in numbers.items()}
 
 
 def _lora_text(lora: Lora) -> str:

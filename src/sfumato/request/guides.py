@@ -141,6 +141,26 @@ class DynamicThresholding(Part):
 
 
 @dataclass(frozen=True)
+class SoftInpainting(Part):
+    """Grey in the mask, or its blurred edge, is kept at high noise and drawn at low noise: A1111's soft inpainting.
+
+    `preservation_strength` says how much is kept, `schedule_bias` how much more of it at high noise,
+    `transition_contrast_boost` how much of the contrast of the stronger side a mixture has.
+    """
+
+    FIELD = "soft_inpainting"
+    RANGES: ClassVar[Ranges] = {
+        "schedule_bias": (0.0, 8.0),
+        "preservation_strength": (0.0, 8.0),
+        "transition_contrast_boost": (1.0, 32.0),
+    }
+
+    schedule_bias: float = 1.0
+    preservation_strength: float = 0.5
+    transition_contrast_boost: float = 4.0
+
+
+@dataclass(frozen=True)
 class Refiner(Part):
     """A second model of the same latents, which draws on from the part `at` of the training timesteps.
 

@@ -25,6 +25,7 @@ from sfumato.request.guides import (
     PerturbedAttention,
     Refiner,
     SelfAttentionGuidance,
+    SoftInpainting,
     Tiling,
     checked_corner,
     checked_part,
@@ -71,10 +72,11 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "negative_aesthetic_score": (0.0, 10.0),
 }
 _PARTS: dict[str, type[Part]] = {
-    part.FIELD: part for part in (FreeU, PerturbedAttention, SelfAttentionGuidance, Apg, DynamicThresholding, Refiner)
+    part.FIELD: part
+    for part in (FreeU, PerturbedAttention, SelfAttentionGuidance, Apg, DynamicThresholding, Refiner, SoftInpainting)
 }
 _NAMES = ("model", "vae", "sampler", "spacing", "image", "mask")
-_OFF = ("mask_invert", "masked_only", "allow_unmatched")  # which JSON leaves out unless they are on
+_OFF = ("mask_invert", "masked_only", "allow_unmatched", "differential")  # which JSON leaves out unless they are on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,8 @@ class Request:
     tiling          the directions, x, y or both, in which the picture can be repeated without a seam
     freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding, refiner   see these classes; None is
                     off; a refiner's name stands for a `Refiner`
+    differential    grey in the mask is a strength of its own, not a share of a mixture
+    soft_inpainting   grey in the mask is kept at high noise and drawn at low noise: see `SoftInpainting`
     original_size, target_size   (width, height), and crop (left, top): what SDXL is told about the training picture
                     that the wanted one should be like; by default its own size, and no crop
     negative_original_size, negative_target_size, negative_crop   the same of what it should not be; by default as above
@@ -166,6 +170,8 @@ class Request:
     self_attention_guidance: SelfAttentionGuidance | None = None
     apg: Apg | None = None
     dynamic_thresholding: DynamicThresholding | None = None
+    soft_inpainting: SoftInpainting | None = None
+    differential: bool = False
     refiner: Refiner | None = None
     original_size: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
@@ -212,6 +218,11 @@ class Request:
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.differential and self.soft_inpainting is not None:
+            raise RequestError(
+                "differential is given with soft_inpainting, which both say what grey is; leave out one of them",
+                "differential",
+            )
         if self.apg is not None and self.dynamic_thresholding is not None:
             raise RequestError(
                 "apg is given with dynamic_thresholding, which both say what guidance adds; leave out one of them",
