@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sfumato.metadata import describe, save
     from sfumato.model import Model
     from sfumato.operations import reconstruct
-    from sfumato.request import Control, Embedding, Lora, Request
+    from sfumato.request import Control, Embedding, ImagePrompt, Lora, Request
     from sfumato.weights.load import load
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "Engine",
     "Event",
     "Finished",
+    "ImagePrompt",
     "Loading",
     "Lora",
     "Model",
@@ -57,6 +58,7 @@ _HOMES = {
     "Engine": "engine",
     "Event": "events",
     "Finished": "events",
+    "ImagePrompt": "request",
     "Loading": "events",
     "Lora": "request",
     "Model": "model",

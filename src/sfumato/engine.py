@@ -19,6 +19,7 @@ from sfumato.request import Embedding, Lora, Request, draw_seed
 from sfumato.text.words import alike_loras, words
 from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
+from sfumato.weights.image_prompts import prompter_files, with_image_prompts
 from sfumato.weights.load import embedded, load
 from sfumato.weights.lora import locate_lora, with_loras
 
@@ -91,10 +92,10 @@ ChangeKey = tuple[bool | tuple[Lora | Embedding, FileState], ...]
 
 @dataclass(frozen=True)
 class KeptControl:
-    """A control network that was read for a model, and the state of its file."""
+    """A control network that was read for a model, and the states of its files."""
 
     base: Model
-    state: FileState
+    states: tuple[FileState, ...]
     network: nn.Module
 
 
@@ -148,17 +149,20 @@ class Engine:
             self._changed = (base, known, with_embeddings(merged, embeddings))
         return self._changed[2]
 
-    def _with_controls(self, model: Model, base: Model, names: Sequence[str]) -> Model:
-        """The model with control networks, of which those of the last call are kept while their files stay the same."""
-        named = {name: state_of(control_file(name)) for name in names}
+    def _with_controls(self, model: Model, base: Model, request: Request) -> Model:
+        """The model with the networks that controls and image prompts name; those of the last call are kept."""
+        controls = control_names(request)
+        states: dict[str, tuple[FileState, ...]] = {name: (state_of(control_file(name)),) for name in controls}
+        states |= {each.network: tuple(map(state_of, prompter_files(each))) for each in request.image_prompts}
         kept = {
             name: found
             for name, found in self._controls.items()
-            if found.base is base and found.state == named.get(name)
+            if found.base is base and found.states == states.get(name)
         }
         self._controls = kept  # the others are let go before new ones are read
-        steered = with_controls(model, names, {name: found.network for name, found in kept.items()})
-        self._controls = {name: KeptControl(base, state, steered.controls[name]) for name, state in named.items()}
+        known = {name: found.network for name, found in kept.items()}
+        steered = with_image_prompts(with_controls(model, controls, known), request.image_prompts, known)
+        self._controls = {name: KeptControl(base, state, steered.controls[name]) for name, state in states.items()}
         return steered
 
     def _base(self, name: str | None, vae: str | None, prediction: str | None = None, *, beside: int = 0) -> Model:
@@ -227,7 +231,7 @@ class Engine:
             prediction=request.prediction,
         )
         base = self._base(request.model, request.vae, request.prediction)
-        steered = self._with_controls(model, base, control_names(request))
+        steered = self._with_controls(model, base, request)
         if request.refiner is None:
             return steered
         return replace(steered, refiner=self._base(request.refiner.model, None, beside=1))

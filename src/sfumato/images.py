@@ -27,6 +27,10 @@ from sfumato.opening import open_picture as open_picture
 from sfumato.opening import to_mask as to_mask
 from sfumato.opening import to_rgb as to_rgb
 
+# Of the pictures that CLIP was trained on, in 0 to 1; github.com/openai/CLIP: clip/clip.py
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 def crop_to_fill(picture: Image.Image, width: int, height: int) -> Image.Image:
     """The picture scaled until it covers width x height, and its middle; unchanged when it has that size."""
@@ -59,6 +63,18 @@ def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     """RGB pictures of one size as [B, 3, H, W] float32 in [-1, 1]."""
     arrays = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def clip_pixels(picture: Image.Image, side: int) -> Tensor:
+    """An RGB picture as CLIP's vision tower sees it, [1, 3, side, side]: its middle, normalised."""
+    shorter, longer = min(picture.size), max(picture.size)
+    long_side = int(side * longer / shorter)  # rounded down, as transformers does
+    size = (side, long_side) if picture.width <= picture.height else (long_side, side)
+    scaled = picture.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    levels = to_pixels([scaled.crop((left, top, left + side, top + side))]) / 2 + 0.5
+    mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    return (levels - mean) / std
 
 
 def to_levels(pixels: Tensor) -> Tensor:

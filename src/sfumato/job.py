@@ -14,11 +14,12 @@ from sfumato.controls.reading import (
     NO_CONTROLS,
     ReadControls,
     check_controls_there,
-    control_names,
+    network_names,
+    promptings,
     read_controls,
     steerings,
 )
-from sfumato.controls.steering import Steering
+from sfumato.controls.steering import Prompting, Steering
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.spacing import strength_steps, tail
@@ -81,10 +82,11 @@ class Job:
         return tail(lay, self.request.steps, strength, self.request.strength_rule or "share")
 
     @cached_property
-    def steerings(self) -> tuple[Steering, ...]:
-        """The controls with their networks and what these see at this size."""
+    def steerings(self) -> tuple[Steering | Prompting, ...]:
+        """The controls and image prompts with their networks and what these see at this size."""
         size = (self.canvas.width, self.canvas.height)
-        return steerings(self.model, self.read, size, start=self.picture, mask=self.mask)
+        controls = steerings(self.model, self.read, size, start=self.picture, mask=self.mask)
+        return (*controls, *promptings(self.model, self.read))
 
     @cached_property
     def second(self) -> "Job | None":
@@ -177,7 +179,9 @@ def prepare(
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
     read = read_controls(request, pictures, start=picture is not None)
-    named = replace(request, image=inputs.get("image"), mask=inputs.get("mask"), controls=read.controls)
+    named = replace(
+        request, image=inputs.get("image"), mask=inputs.get("mask"), controls=read.controls, image_prompts=read.prompts
+    )
     resolved, sampling = resolve(model, named, picture.size if picture else None, only)
     assert resolved.width is not None and resolved.height is not None
     size = (resolved.width, resolved.height)
@@ -193,7 +197,7 @@ def prepare(
         picture, grey = part.cut(size)
     fit = RESIZES[resolved.resize_mode or "crop"]
     job = Job(
-        guides.reshaped(model.with_only(control_names(request)), resolved),
+        guides.reshaped(model.with_only(network_names(request)), resolved),
         resolved,
         sampling,
         op.Canvas(*size, model.stride),
@@ -205,7 +209,9 @@ def prepare(
         read=read,
     )
     for each in (job, job.second):  # what cannot be run is told before anything is
-        assert each is None or (each.levels and len(each.steerings) == len(request.controls))
+        assert each is None or (
+            each.levels and len(each.steerings) == len(request.controls) + len(request.image_prompts)
+        )
     return job
 
 

@@ -204,7 +204,11 @@ def draw(request: Request, destination: Destination, machine: Painter, voice: Vo
         metadata=not destination.no_metadata,
         told=not voice.json,
     )
-    for source in (request.image, request.mask, *(control.image for control in request.controls)):
+    seen = (
+        *(each.image for each in request.controls),
+        *(name for each in request.image_prompts for name in each.images),
+    )
+    for source in (request.image, request.mask, *seen):
         if source is not None:
             check_picture(source)
     started = time.monotonic()

@@ -75,7 +75,8 @@ def show(
     if found.lora is not None:
         _tell_lora(found.lora)
     elif found.control is not None:
-        write_line("used by: --control, with a picture")
+        option = "--image-prompt" if found.control == "IP-Adapter" else "--control"
+        write_line(f"used by: {option}, with a picture")
     elif found.problem is not None:
         write_line(f"cannot draw: {found.problem}")
     else:

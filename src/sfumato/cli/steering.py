@@ -1,7 +1,7 @@
 """Options about pictures that steer what is drawn, and the verb that shows what is made of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import typer
 
 from sfumato.cli.options import NUMBER, Destination, Voice, grouped, number, parse_size
 from sfumato.cli.output import Gallery, slug, write_document
-from sfumato.request import PREPROCESSORS, Control, checked_options
+from sfumato.request import PREPROCESSORS, Control, ImagePrompt, checked_options
 
 SPAN = re.compile(r"(\d*\.?\d+)-(\d*\.?\d+)")
 
@@ -44,8 +44,24 @@ class Steered:
         typer.Option(metavar="MODE", help="crop (by default), fill or stretch; one for all controls, or one for each."),
     ] = None
 
+    image_prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL:IMAGE[,IMAGE...][:W[:A-B]]",
+            help="An IP-Adapter and the pictures that it draws from, their weight, and the part of the steps in which "
+            "they act. Repeatable.",
+        ),
+    ] = None
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH", help="The image encoder of the IP-Adapters; looked for beside them."),
+    ] = None
+
     def fields(self) -> dict[str, Any]:
         """The fields of the request. Raises typer.BadParameter."""
+        prompts = [
+            ImagePrompt(**parse_image_prompt(each), encoder=self.image_encoder) for each in self.image_prompt or ()
+        ]
         controls = [parse_control(text) for text in self.control or ()]
         count = len(controls)
         preprocessors = [parse_preprocessor(text) for text in self.preprocessor or ()]
@@ -57,7 +73,7 @@ class Steered:
         for option, values in given.items():
             for control, value in zip(controls, for_each(option, values, count), strict=True):
                 control.update(value)
-        return {"controls": [Control(**control) for control in controls]}
+        return {"controls": [Control(**control) for control in controls], "image_prompts": prompts}
 
 
 def for_each(option: str, values: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -74,12 +90,30 @@ def parse_control(text: str) -> dict[str, Any]:
     names, numbers = parse_acting(text)
     if Path(names).expanduser().exists() or ":" not in names:
         return {"model": names, **numbers}
+    model, image = split_picture(names, lambda image: Path(image).expanduser().is_file())
+    return {"model": model, "image": image, **numbers}
+
+
+def parse_image_prompt(text: str) -> dict[str, Any]:
+    """The fields of an image prompt from `ip-adapter.safetensors:a.png,b.png:0.6`. Raises typer.BadParameter."""
+    names, numbers = parse_acting(text)
+    if ":" not in names:
+        raise typer.BadParameter(f"--image-prompt is {text!r}; it must be MODEL:IMAGE, or MODEL:IMAGE,IMAGE.")
+    model, images = split_picture(
+        names, lambda found: all(Path(each).expanduser().is_file() for each in found.split(","))
+    )
+    whole = Path(images).expanduser().is_file()  # a comma may be part of a path
+    return {"model": model, "images": [images] if whole else images.split(","), **numbers}
+
+
+def split_picture(names: str, is_there: Callable[[str], bool]) -> tuple[str, str]:
+    """Model and picture from `model:picture`, at the last colon that a picture follows, or else at the last."""
     colons = [place for place, letter in enumerate(names) if letter == ":"]
     for place in reversed(colons):
-        if Path(names[place + 1 :]).expanduser().is_file():
-            return {"model": names[:place], "image": names[place + 1 :], **numbers}
+        if is_there(names[place + 1 :]):
+            return names[:place], names[place + 1 :]
     model, _, image = names.rpartition(":")
-    return {"model": model, "image": image, **numbers}
+    return model, image
 
 
 def parse_acting(text: str) -> tuple[str, dict[str, float]]:

@@ -7,8 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sfumato.nn.additions import NOTHING, Additions, UNetCall
+from sfumato.nn.additions import NOTHING, Additions, ImageTokens, UNetCall
 from sfumato.nn.controlnet import ControlNet
+from sfumato.nn.ip_adapter import KeysAndValues
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,34 @@ class LevelsAdder:
         if call.sigma not in self.span or not self.weights.any():
             return NOTHING
         return Additions(levels=weighted(self.maps, self.weights))
+
+
+@dataclass(frozen=True)
+class ImageAdder:
+    """The tokens of pictures [B, n, C], the layers that make keys and values of them, and how much they count."""
+
+    layers: tuple[KeysAndValues, ...]
+    tokens: Tensor
+    weight: float
+    span: Span
+
+    def __getitem__(self, pictures: slice) -> Self:
+        return replace(self, tokens=self.tokens[pictures])
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """This with the pictures of others after its own."""
+        return replace(self, tokens=torch.cat([each.tokens for each in (self, *others)]))
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
+        """The tokens there; the layers are where they are."""
+        return replace(self, tokens=self.tokens.to(device=device, dtype=dtype))
+
+    def additions(self, call: UNetCall) -> Additions:
+        """The tokens, for the UNet's cross-attentions."""
+        if call.sigma not in self.span:
+            return NOTHING
+        keys, values = zip(*((layer.to_k_ip, layer.to_v_ip) for layer in self.layers), strict=True)
+        return Additions(images=(ImageTokens(self.tokens, keys, values, self.weight),))
 
 
 def weighted(maps: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from PIL import Image
 
 from sfumato.controls.pictures import control_picture
-from sfumato.controls.steering import Steering
+from sfumato.controls.steering import Prompting, Steering
 from sfumato.errors import RequestError
-from sfumato.images import Pictures, named_picture, open_picture, pad_to_multiple, to_rgb
+from sfumato.images import Pictures, clip_pixels, named_picture, open_picture, pad_to_multiple, to_rgb
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.controlnet import ControlNet
-from sfumato.request import Control, Request
+from sfumato.nn.ip_adapter import Prompter
+from sfumato.request import Control, ImagePrompt, Request
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,21 @@ class ReadControls:
     None stands for the start picture.
     """
 
-    controls: tuple[Control, ...]
-    pictures: tuple[Image.Image | None, ...]
+    controls: tuple[Control, ...] = ()
+    pictures: tuple[Image.Image | None, ...] = ()
+    prompts: tuple[ImagePrompt, ...] = ()
+    prompt_pictures: tuple[tuple[Image.Image, ...], ...] = ()
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Place in the request -> digest, of the pictures that the controls name themselves."""
+        """Place in the request -> digest, of the pictures that controls and image prompts name."""
         named = ((place, control.image) for place, control in enumerate(self.controls))
-        return {f"control {place}": digest for place, digest in named if digest is not None}
+        prompts = (
+            (f"image prompt {place}.{number}", digest)
+            for place, prompt in enumerate(self.prompts)
+            for number, digest in enumerate(prompt.images)
+        )
+        return {**{f"control {place}": digest for place, digest in named if digest is not None}, **dict(prompts)}
 
     def within(self, size: tuple[int, int], box: tuple[int, int, int, int]) -> "ReadControls":
         """The same with pictures of `size` cut to a box: those that lie over a start picture that is cut to it."""
@@ -36,7 +45,7 @@ class ReadControls:
         return replace(self, pictures=cut)
 
 
-NO_CONTROLS = ReadControls((), ())
+NO_CONTROLS = ReadControls()
 
 
 def read_controls(request: Request, pictures: Pictures, *, start: bool) -> ReadControls:
@@ -53,7 +62,17 @@ def read_controls(request: Request, pictures: Pictures, *, start: bool) -> ReadC
             read.append((control, None))
         else:
             raise RequestError(f"controls has {control.model} without an image; give one, or a start image", "controls")
-    return ReadControls(tuple(control for control, _ in read), tuple(picture for _, picture in read))
+    prompts, prompt_pictures = [], []
+    for prompt in request.image_prompts:
+        seen = tuple(to_rgb(open_picture(named_picture(name, "image_prompts", pictures))) for name in prompt.images)
+        prompts.append(replace(prompt, images=tuple(f"sha256:{pixels_digest(each)}" for each in seen)))
+        prompt_pictures.append(seen)
+    return ReadControls(
+        tuple(control for control, _ in read),
+        tuple(picture for _, picture in read),
+        tuple(prompts),
+        tuple(prompt_pictures),
+    )
 
 
 def steerings(
@@ -77,6 +96,22 @@ def steerings(
     return tuple(made)
 
 
+def promptings(model: Model, read: ReadControls) -> tuple[Prompting, ...]:
+    """The image prompts with their networks and what these see."""
+    made = []
+    for prompt, seen in zip(read.prompts, read.prompt_pictures, strict=True):
+        network = model.controls[prompt.network]
+        assert isinstance(network, Prompter)
+        pixels = torch.cat([clip_pixels(each, network.encoder.config.image_size) for each in seen])
+        made.append(Prompting(prompt, network, pixels))
+    return tuple(made)
+
+
+def network_names(request: Request) -> list[str]:
+    """The networks that a request's controls and image prompts name, each once."""
+    return list(dict.fromkeys([*control_names(request), *(prompt.network for prompt in request.image_prompts)]))
+
+
 def control_names(request: Request) -> list[str]:
     """The control networks that a request names, each once."""
     return list(dict.fromkeys(control.model for control in request.controls))
@@ -84,10 +119,11 @@ def control_names(request: Request) -> list[str]:
 
 def check_controls_there(request: Request, model: Model) -> None:
     """Raise RequestError if the model has not been loaded with a control network that the request names."""
-    missing = [name for name in control_names(request) if name not in model.controls]
+    missing = [name for name in network_names(request) if name not in model.controls]
     if missing:
+        field = "controls" if missing[0] in control_names(request) else "image_prompts"
         raise RequestError(
-            f"controls names {missing[0]} but the model has {', '.join(model.controls) or 'no control network'}; load "
+            f"{field} names {missing[0]} but the model has {', '.join(model.controls) or 'no control network'}; load "
             "the model with it, or give the request to an Engine",
-            "controls",
+            field,
         )

@@ -7,11 +7,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from sfumato.controls.adders import ControlNetAdder, LevelsAdder, Span, span
+from sfumato.controls.adders import ControlNetAdder, ImageAdder, LevelsAdder, Span, span
 from sfumato.nn.additions import Adder
 from sfumato.nn.controlnet import ControlNet
+from sfumato.nn.ip_adapter import Prompter
 from sfumato.nn.t2i_adapter import T2IAdapter
-from sfumato.request import Control, ControlMode
+from sfumato.request import Control, ControlMode, ImagePrompt
 from sfumato.text.told import Composition, Told
 
 SOFT = 0.825  # how much less each residual counts than the one below it; sd-webui-controlnet's "prompt" mode
@@ -50,6 +51,34 @@ class Steering:
         rows = weights.expand(batch, -1)
         both = (rows, torch.zeros_like(rows) if alone else rows)
         positive, negative = (adder(self.network, view, each, acting) for each in both)
+        return positive, negative
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """An image prompt of a request, its networks and the pictures as the encoder sees them, [N, 3, S, S]."""
+
+    prompt: ImagePrompt
+    network: Prompter
+    pixels: Tensor
+
+    @cached_property
+    def tokens(self) -> tuple[Tensor, Tensor]:
+        """The tokens of the pictures, and those of nothing, [1, n, C] each."""
+        pixels = self.pixels.to(next(self.network.parameters()))
+        with torch.no_grad():
+            return self.network(pixels), self.network.nothing(pixels)
+
+    def adders(self, batch: int, sigmas: Sequence[float]) -> tuple[Adder, Adder] | None:
+        """What acts in a run over these levels, on the prompts' and on the negative prompts' branch of a batch."""
+        prompt = self.prompt
+        acting = span(sigmas, prompt.start, prompt.end)
+        if acting is None or prompt.weight == 0:
+            return None
+        positive, negative = (
+            ImageAdder(self.network.layers, tokens.expand(batch, -1, -1), prompt.weight, acting)
+            for tokens in self.tokens
+        )
         return positive, negative
 
 
@@ -101,7 +130,7 @@ def level_weights(mode: ControlMode, count: int) -> Tensor:
 
 
 def steered(
-    positive: Told, negative: Told, steerings: Sequence[Steering], sigmas: Sequence[float]
+    positive: Told, negative: Told, steerings: Sequence[Steering | Prompting], sigmas: Sequence[float]
 ) -> tuple[Told, Told]:
     """What a batch is told with what steers a run over these levels; the same where nothing does."""
     pairs = [pair for each in steerings if (pair := each.adders(len(positive), sigmas)) is not None]

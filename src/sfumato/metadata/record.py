@@ -11,7 +11,7 @@ from PIL import Image
 
 from sfumato.metadata.containers import CHUNK, PARAMETERS
 from sfumato.metadata.infotext import Infotext, format_infotext
-from sfumato.request import Control, Hires, Lora, Request
+from sfumato.request import Control, Hires, ImagePrompt, Lora, Request
 
 FORMAT = 1  # of the record; a reader refuses a higher one
 
@@ -147,6 +147,11 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         f"ControlNet {place}": _control_text(control, record["model"]["hashes"])
         for place, control in enumerate(request.controls)
     }
+    units = len(request.controls)  # which sd-webui-controlnet counts together
+    parameters |= {
+        f"ControlNet {units + place}": _image_prompt_text(prompt, record["model"]["hashes"])
+        for place, prompt in enumerate(request.image_prompts)
+    }
     prompt = request.prompts[record["index"] // request.count]
     known = {key: value for key, value in parameters.items() if value}
     return format_infotext(Infotext(prompt, request.negative_prompt, known))
@@ -217,11 +222,9 @@ def _lora_text(lora: Lora) -> str:
 
 def _control_text(control: Control, hashes: Mapping[str, str]) -> str:
     """A control as sd-webui-controlnet writes one, where A1111 would read it."""
-    name = PurePath(control.model).name.removesuffix(".safetensors")
-    found = hashes.get(f"control {control.model}", "")[:8]
     values = {
         "Module": A1111_MODULES.get(control.preprocessor, control.preprocessor),
-        "Model": f"{name} [{found}]" if found else name,
+        "Model": _network_text(control.model, hashes.get(f"control {control.model}", "")),
         "Weight": f"{control.weight:g}",
         "Resize Mode": A1111_RESIZES[control.resize],
         **{f"Threshold {letter}": f"{value:g}" for letter, value in zip("AB", control.options.values(), strict=False)},
@@ -230,6 +233,27 @@ def _control_text(control: Control, hashes: Mapping[str, str]) -> str:
         "Pixel Perfect": "True",
         "Control Mode": A1111_MODES[control.mode],
     }
+    return _unit_text(values)
+
+
+def _image_prompt_text(prompt: ImagePrompt, hashes: Mapping[str, str]) -> str:
+    """An image prompt as sd-webui-controlnet writes one."""
+    values = {
+        "Module": "ip-adapter-auto",
+        "Model": _network_text(prompt.model, hashes.get(f"control {prompt.network}", "")),
+        "Weight": f"{prompt.weight:g}",
+        "Guidance Start": f"{prompt.start:g}",
+        "Guidance End": f"{prompt.end:g}",
+    }
+    return _unit_text(values)
+
+
+def _network_text(place: str, digest: str) -> str:
+    name = PurePath(place).name.removesuffix(".safetensors")
+    return f"{name} [{digest[:8]}]" if digest else name
+
+
+def _unit_text(values: Mapping[str, str]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items())
 
 

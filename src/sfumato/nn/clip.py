@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -106,12 +107,30 @@ class Embeddings(nn.Module):
         return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]  # type: ignore[no-any-return]
 
 
-class SelfAttention(nn.Module):
-    """Causal multi-headed self-attention."""
+class LayerConfig(Protocol):
+    """What a layer of either tower is made from."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_hidden_layers(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def hidden_act(self) -> str: ...
+    @property
+    def layer_norm_eps(self) -> float: ...
+
+
+class SelfAttention(nn.Module):
+    """Multi-headed self-attention; causal for words, not for the parts of a picture."""
+
+    def __init__(self, width: int, heads: int, *, causal: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -122,14 +141,14 @@ class SelfAttention(nn.Module):
         q, k, v = (p.view(*p.shape[:2], self.heads, -1).transpose(1, 2) for p in projected)  # [B, H, L, D/H]
         if seen is not None:
             seen = seen[:, None, None, :] & seen.new_ones(x.shape[1], x.shape[1]).tril()  # [B, 1, L, L]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal and seen is None)
         return self.out_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class Perceptron(nn.Module):
     """Two linear layers and an activation."""
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -142,10 +161,10 @@ class Perceptron(nn.Module):
 class Layer(nn.Module):
     """Self-attention and a perceptron, each normalised before and added."""
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    def __init__(self, config: LayerConfig, *, causal: bool) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.self_attn = SelfAttention(config.hidden_size, config.num_attention_heads)
+        self.self_attn = SelfAttention(config.hidden_size, config.num_attention_heads, causal=causal)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = Perceptron(config)
 
@@ -157,9 +176,9 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """The layers."""
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    def __init__(self, config: LayerConfig, *, causal: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(config, causal=causal) for _ in range(config.num_hidden_layers))
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, ...]:
         """[B, L, D] to itself and the state after each layer."""
@@ -175,7 +194,7 @@ class TextTransformer(nn.Module):
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config, causal=True)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, ids: Tensor, seen: Tensor | None = None) -> tuple[Tensor, ...]:

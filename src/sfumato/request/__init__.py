@@ -3,7 +3,15 @@
 `None` means "what suits the model"; `sfumato.job.resolve` replaces every None by a concrete value.
 """
 
-from sfumato.request.controls import PREPROCESSORS, Control, ControlMode, checked_controls, checked_options
+from sfumato.request.controls import (
+    PREPROCESSORS,
+    Control,
+    ControlMode,
+    ImagePrompt,
+    checked_controls,
+    checked_image_prompts,
+    checked_options,
+)
 from sfumato.request.filling import DEFAULT_STRENGTH, SEED_BITS, Defaults, draw_seed, fill
 from sfumato.request.parts import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.request.pictures import (
@@ -35,6 +43,7 @@ __all__ = [
     "Dialect",
     "Embedding",
     "Hires",
+    "ImagePrompt",
     "Lora",
     "MaskedContent",
     "NoiseMode",
@@ -46,6 +55,7 @@ __all__ = [
     "checked_controls",
     "checked_dialect",
     "checked_embeddings",
+    "checked_image_prompts",
     "checked_loras",
     "checked_options",
     "checked_upscaler",

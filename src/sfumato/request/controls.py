@@ -1,8 +1,8 @@
 """Pictures that steer what is drawn: for control networks, and in place of words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args
 
 from sfumato.errors import RequestError
 from sfumato.request.checks import checked_name, checked_number, nearest
@@ -75,6 +75,48 @@ class Control:
         return {name: value for name, value in values.items() if value is not None and value != {}}
 
 
+@dataclass(frozen=True)
+class ImagePrompt:
+    """An IP-Adapter (an alias, a path, `org/name`) and the pictures that say what is drawn, as words do.
+
+    images        one or several: paths, or `sha256:...` of the upright pixels of pictures that are handed over
+    weight        how much they count beside the words
+    start, end    the part of the steps in which they act, from 0 to 1
+    encoder       the image encoder; None is the one that lies where the adapter was published with it
+
+    Raises RequestError.
+    """
+
+    model: str
+    images: Sequence[str]
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    encoder: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_acting(self, "image_prompts", "model", "encoder")
+        given = (self.images,) if isinstance(self.images, str) else self.images
+        if not isinstance(given, Sequence) or isinstance(given, bytes) or not given:
+            raise RequestError(
+                f"image_prompts has images {self.images!r}; they must be one picture or a list of them", "image_prompts"
+            )
+        images = tuple(checked_name("image_prompts", each) for each in given)
+        if None in images:
+            raise RequestError("image_prompts has an image that is null; name a picture", "image_prompts")
+        object.__setattr__(self, "images", images)
+
+    @property
+    def network(self) -> str:
+        """The name of the adapter, with that of its encoder where one is named."""
+        return self.model if self.encoder is None else f"{self.model} with {self.encoder}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image prompt as JSON values; what is at its default None is left out."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None} | {"images": list(self.images)}
+
+
 def checked_options(preprocessor: str, options: object) -> dict[str, float]:
     """The options of a preprocessor, those that are not given at their defaults. Raises RequestError."""
     if not isinstance(preprocessor, str) or preprocessor not in PREPROCESSORS:
@@ -93,25 +135,38 @@ def checked_options(preprocessor: str, options: object) -> dict[str, float]:
     return checked
 
 
+P = TypeVar("P", Control, ImagePrompt)
+
+
 def checked_controls(value: object) -> tuple[Control, ...]:
     """What stands for controls as a tuple of them. Raises RequestError that names what is none."""
+    return _checked_pictures(value, Control, "controls")
+
+
+def checked_image_prompts(value: object) -> tuple[ImagePrompt, ...]:
+    """What stands for image prompts as a tuple of them. Raises RequestError that names what is none."""
+    return _checked_pictures(value, ImagePrompt, "image_prompts")
+
+
+def _checked_pictures(value: object, kind: type[P], name: str) -> tuple[P, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise RequestError(f"controls is {value!r}; it must be a list, each a control", "controls")
-    return tuple(_checked_part(each, Control, "controls") for each in value)
+        raise RequestError(f"{name} is {value!r}; it must be a list of objects", name)
+    return tuple(_checked_part(each, kind, name) for each in value)
 
 
-def _checked_part(value: object, kind: type[Control], name: str) -> Control:
+def _checked_part(value: object, kind: type[P], name: str) -> P:
     if isinstance(value, kind):
         return value
     known = [each.name for each in fields(kind)]
     if not isinstance(value, Mapping) or not set(value) <= set(known):
         raise RequestError(f"{name} has {value!r}; each is an object of {', '.join(known)}", name)
-    if "model" not in value:
-        raise RequestError(f"{name} has {dict(value)!r} without a model", name)
+    missing = {each.name for each in fields(kind) if each.default is each.default_factory is MISSING} - set(value)
+    if missing:
+        raise RequestError(f"{name} has {dict(value)!r} without {', '.join(sorted(missing))}", name)
     return kind(**value)
 
 
-def _check_acting(part: Control, name: str, *names: str) -> None:
+def _check_acting(part: Control | ImagePrompt, name: str, *names: str) -> None:
     """Checks what all pictures that steer have: names, a weight, a start and an end."""
     for each in names:
         object.__setattr__(part, each, checked_name(name, getattr(part, each)))

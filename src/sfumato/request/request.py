@@ -16,7 +16,7 @@ from sfumato.request.checks import (
     checked_prompts,
     nearest,
 )
-from sfumato.request.controls import Control, checked_controls
+from sfumato.request.controls import Control, ImagePrompt, checked_controls, checked_image_prompts
 from sfumato.request.guides import (
     Apg,
     DynamicThresholding,
@@ -112,6 +112,7 @@ class Request:
     dialect         how weights and other marks in the prompts are read
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
     controls        pictures that control networks see, each a `Control` or its fields as a mapping
+    image_prompts   pictures in place of words, each an `ImagePrompt` or its fields as a mapping
     tiling          the directions, x, y or both, in which the picture can be repeated without a seam
     freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding, refiner   see these classes; None is
                     off; a refiner's name stands for a `Refiner`
@@ -164,6 +165,7 @@ class Request:
     allow_unmatched: bool = False
     embeddings: Sequence[Embedding] = ()
     controls: Sequence[Control] = ()
+    image_prompts: Sequence[ImagePrompt] = ()
     tiling: Tiling | None = None
     freeu: FreeU | None = None
     perturbed_attention: PerturbedAttention | None = None
@@ -195,6 +197,7 @@ class Request:
         _set(self, "loras", checked_loras(self.loras))
         _set(self, "embeddings", checked_embeddings(self.embeddings))
         _set(self, "controls", checked_controls(self.controls))
+        _set(self, "image_prompts", checked_image_prompts(self.image_prompts))
         check_choice("tiling", self.tiling, Tiling)
         for name in ("original_size", "target_size", "negative_original_size", "negative_target_size"):
             _set(self, name, checked_size(name, getattr(self, name)))
@@ -265,6 +268,7 @@ class Request:
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
         values["controls"] = [control.to_dict() for control in self.controls] or None
+        values["image_prompts"] = [prompt.to_dict() for prompt in self.image_prompts] or None
         values["outpaint"] = self.outpaint and self.outpaint.to_dict()
         values["hires"] = self.hires and self.hires.to_dict()
         values["variation"] = self.variation and self.variation.to_dict()
@@ -301,6 +305,7 @@ class Request:
             "loras",
             "embeddings",
             "controls",
+            "image_prompts",
             *_OFF,
         ):
             if name in given and given[name] is None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sfumato.errors import ModelFileError, ModelNotFoundError, WeightsError
 from sfumato.nn.controlnet import ControlNetConfig
+from sfumato.nn.ip_adapter import IPAdapter
 from sfumato.nn.t2i_adapter import T2IAdapterConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import shapes_of
@@ -15,13 +16,14 @@ from sfumato.weights.component_files import UNET_STEM, find_weights, variants
 from sfumato.weights.controlnet_file import controlnet_base, controlnet_component, is_controlnet
 from sfumato.weights.families import FAMILIES
 from sfumato.weights.files import open_file, read_json
+from sfumato.weights.ip_adapter_file import ip_adapter_base, ip_adapter_component, is_ip_adapter
 from sfumato.weights.locate import expanded, is_there, locate
 from sfumato.weights.network_config import network_config
 from sfumato.weights.opened import Component
 from sfumato.weights.recognise import recognise
 from sfumato.weights.t2i_file import is_t2i_adapter, t2i_component
 
-ControlKind = Literal["ControlNet", "T2I-Adapter"]
+ControlKind = Literal["ControlNet", "T2I-Adapter", "IP-Adapter"]
 CLASSES: dict[str, ControlKind] = {"ControlNetModel": "ControlNet", "T2IAdapter": "T2I-Adapter"}
 
 
@@ -39,7 +41,7 @@ class OpenedControl:
     def title(self) -> str:
         """What it is, in words."""
         whose = "a model of its own sizes" if self.family is None else FAMILIES[self.family].title
-        return f"a {self.kind} for {whose}"
+        return f"{'an' if self.kind == 'IP-Adapter' else 'a'} {self.kind} for {whose}"
 
 
 def locate_control(name: str) -> Path:
@@ -102,10 +104,16 @@ def open_control(path: Path, like: UNetConfig | None = None) -> OpenedControl:
         component = t2i_component(path, tensors, adapter)
         family, reason = t2i_base(component)
         return OpenedControl(path=path, kind="T2I-Adapter", family=family, reason=reason, component=component)
+    if is_ip_adapter(shapes):
+        component = ip_adapter_component(path, tensors)
+        prompter = component.part.network
+        assert isinstance(prompter, IPAdapter)
+        family, reason = ip_adapter_base(prompter.config)
+        return OpenedControl(path=path, kind="IP-Adapter", family=family, reason=reason, component=component)
     looks = recognise(shapes)
     raise WeightsError(
-        f"{path} is no control network: it looks like {looks.what} ({looks.reason}). Name a ControlNet or a "
-        "T2I-Adapter."
+        f"{path} is no control network: it looks like {looks.what} ({looks.reason}). Name a ControlNet, "
+        "a T2I-Adapter or an IP-Adapter."
     )
 
 

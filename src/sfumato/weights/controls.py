@@ -5,17 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import nn
 
 from sfumato.errors import WeightsError
 from sfumato.model import Model
 from sfumato.nn.controlnet import ControlNet
+from sfumato.nn.ip_adapter import IPAdapter
 from sfumato.nn.t2i_adapter import T2IAdapter
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import Placement, fill
 from sfumato.weights.control_file import OpenedControl, locate_control, open_control, weights_of
 from sfumato.weights.files import open_file
+from sfumato.weights.opened import Component
 
 KEYS = ("block_out_channels", "layers_per_block", "cross_attention_dim", "addition_width")
 
@@ -45,18 +46,20 @@ def read_control(model: Model, path: Path) -> nn.Module:
     """Read a control network, on the device and in the precision of the model. Errors: `with_controls`."""
     opened = open_control(path, model.unet.config)
     check_fits(opened, model)
-    return read(opened, model.device, model.dtype)
-
-
-def read(opened: OpenedControl, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
-    """Read the weights of an opened control network."""
-    fill(opened.component.part, opened.component.tensors, Placement(device, dtype))
+    fill_for(opened.component, model)
     return opened.component.part.network
+
+
+def fill_for(component: Component, model: Model) -> None:
+    """Read an opened network's weights, on the device and in the precision of the model."""
+    fill(component.part, component.tensors, Placement(model.device, model.dtype))
 
 
 def check_fits(opened: OpenedControl, model: Model) -> None:
     """Raise WeightsError if a control network is for other UNets than the model's."""
     network = opened.component.part.network
+    if isinstance(network, IPAdapter):
+        raise WeightsError(f"{opened.path} is {opened.title}, not a control; give it as an image prompt.")
     if isinstance(network, ControlNet):
         wrong, stride = controlnet_misfit(network, model.unet.config), network.control.stride
     else:
