@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from cli_run import Run
 from PIL import Image
 from safetensors.torch import save_file
 
-from sfumato.cli.steering import Steered, parse_control, parse_preprocessor
+from sfumato.cli.steering import Steered, parse_control, parse_image_prompt, parse_preprocessor
 from sfumato.nn.controlnet import ControlNet
 from sfumato.weights.load import load
 
@@ -94,6 +95,23 @@ def test_what_a_network_sees_is_shown(sfumato: Run, canny: Path, here: Path) -> 
 )
 def test_a_control_is_read_from_right_to_left(text: str, fields: dict[str, Any]) -> None:
     assert parse_control(text) == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("ip:a.png", {"model": "ip", "images": ["a.png"]}),
+        (
+            "ip:a.png,b.png:0.6:0-0.5",
+            {"model": "ip", "images": ["a.png", "b.png"], "weight": 0.6, "start": 0, "end": 0.5},
+        ),
+        ("C:/ip:a.png", {"model": "C:/ip", "images": ["a.png"]}),
+    ],
+)
+def test_an_image_prompt_is_read_from_right_to_left(text: str, fields: dict[str, Any]) -> None:
+    assert parse_image_prompt(text) == fields
+    with pytest.raises(typer.BadParameter, match="must be MODEL:IMAGE"):
+        parse_image_prompt("ip")
 
 
 def test_preprocessors_and_modes_are_one_for_all_or_one_for_each() -> None:
