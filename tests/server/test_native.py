@@ -75,6 +75,11 @@ def test_all_is_decided_when_a_job_is_accepted(shared: TestClient) -> None:
         ({"image": "sha256:" + "0" * 64}, "request.image"),
         ({"strength": 0.5}, "request.strength"),
         ({"mask": "sha256:" + "0" * 64}, "request.mask"),
+        ({"controls": [{"model": "/etc/passwd"}]}, "request.controls"),
+        ({"controls": [{"model": "tiny", "image": "/etc/passwd"}]}, "request.controls"),
+        ({"image_prompts": [{"model": "/etc/passwd", "images": []}]}, "request.image_prompts"),
+        ({"image_prompts": [{"model": "tiny", "images": ["/etc/passwd"]}]}, "request.image_prompts"),
+        ({"refiner": {"model": "/etc/passwd"}}, "request.refiner"),
         ({"seed": 2**64}, "request.seed"),
     ],
 )

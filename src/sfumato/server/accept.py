@@ -29,6 +29,9 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
     sizes = {
         field: known_size(id, field, size_of) for field in PICTURE_FIELDS if (id := getattr(request, field)) is not None
     }
+    steering = steering_pictures(request)
+    for field, id in steering:
+        known_size(id, field, size_of)
     check_together(request, sizes)
     stated = card["defaults"]
     defaults = Defaults(
@@ -39,7 +42,7 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         sampler=stated["sampler"],
     )
     work = {
-        "ids": [getattr(request, field) for field in sizes],
+        "ids": [*(getattr(request, field) for field in sizes), *(id for _, id in steering)],
         "hash": None if request.vae else card["hash"],
         "files": file_hashes(request),
         "total": request.total,
@@ -55,6 +58,12 @@ def known_size(id: str, field: str, size_of: SizeOf) -> tuple[int, int]:
     except Problem:
         pass
     raise RequestError(f"{field} is {id[:80]!r}, which is no picture here; upload it, and give the id it gets", field)
+
+
+def steering_pictures(request: Request) -> list[tuple[str, str]]:
+    """The pictures that controls and image prompts name, each with its field."""
+    controls = [("controls", each.image) for each in request.controls if each.image is not None]
+    return controls + [("image_prompts", id) for each in request.image_prompts for id in each.images]
 
 
 def check_together(request: Request, sizes: dict[str, tuple[int, int]]) -> None:
@@ -89,7 +98,13 @@ def named(request: Request) -> list[tuple[str, str]]:
     """The files that a request names, each with its field."""
     single = [(field, getattr(request, field)) for field in FILE_FIELDS]
     several = [(field, each.name) for field in NAMED_FILES for each in getattr(request, field)]
-    return [(field, name) for field, name in [*single, *several] if name is not None]
+    networks = [("controls", each.model) for each in request.controls]
+    networks += [
+        ("image_prompts", name) for each in request.image_prompts for name in (each.model, each.encoder) if name
+    ]
+    if request.refiner is not None:
+        networks.append(("refiner", request.refiner.model))
+    return [(field, name) for field, name in [*single, *several, *networks] if name is not None]
 
 
 def file_hashes(request: Request) -> dict[str, str]:

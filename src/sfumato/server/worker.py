@@ -217,6 +217,7 @@ class EngineArtist:
             request,
             image=picture_of(request.image, "image", pictures),
             mask=picture_of(request.mask, "mask", pictures),
+            pictures=pictures,
             preview_every=1,
             halt=halt,
         )
@@ -227,8 +228,8 @@ class EngineArtist:
         from sfumato.replay import replay
 
         inputs = (describe(picture).record or {}).get("inputs", {})
-        given = {name: pictures.get(id) for name, id in inputs.items()}
-        verdict = replay(picture, engine=self._engine, image=given.get("image"), mask=given.get("mask"))
+        given = {id: pictures[id] for id in inputs.values() if id in pictures}
+        verdict = replay(picture, engine=self._engine, pictures=given)
         outcome = {"environment changed": "changed", "missing weight": "missing", "missing picture": "missing"}
         return {"outcome": outcome.get(verdict.outcome, verdict.outcome), "detail": verdict.message}
 
