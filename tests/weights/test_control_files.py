@@ -23,6 +23,7 @@ from sfumato.weights.controlnet_file import cldm_naming
 from sfumato.weights.controls import with_controls
 from sfumato.weights.describe import describe
 from sfumato.weights.families import SD1_UNET, SD2_UNET, SDXL_UNET
+from sfumato.weights.known import known
 from sfumato.weights.load import load
 from sfumato.weights.naming import their_shapes, to_theirs
 from sfumato.weights.t2i_file import original_naming
@@ -224,3 +225,24 @@ def test_a_name_that_is_not_there_suggests_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "control_canny.safetensors").touch()
     with pytest.raises(ModelNotFoundError, match=r"Did you mean '.*control_canny\.safetensors'"):
         locate_control(str(tmp_path / "control_cany.safetensors"))
+
+
+def test_control_networks_in_the_cache_are_listed_and_opened(
+    sd1: Model, network: ControlNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--some--canny" / "snapshots" / ("0" * 40)
+    theirs = diffusers.ControlNetModel.from_config(network.control.to_json())
+    theirs.load_state_dict(network.state_dict())
+    theirs.save_pretrained(snapshot)
+    (tmp_path / "models--some--canny" / "refs").mkdir()
+    (tmp_path / "models--some--canny" / "refs" / "main").write_text("0" * 40)
+    (found,) = [each for each in known("controlnet") if each.kind == "cache"]
+    assert (found.name, found.what) == (f"some/canny@{'0' * 12}", "controlnet")
+    for name in (found.name, "some/canny"):
+        assert same(with_controls(sd1, [name]).controls[name].state_dict(), network)
+
+
+def test_a_pickled_controlnet_is_the_same(sd1: Model, network: ControlNet, tmp_path: Path) -> None:
+    torch.save({"state_dict": cldm(network, "control_model.")}, tmp_path / "control_sd15_canny.pth")
+    assert same(read(sd1, tmp_path / "control_sd15_canny.pth"), network)

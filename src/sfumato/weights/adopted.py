@@ -32,7 +32,7 @@ COMFYUI: Mapping[Kind, tuple[str, ...]] = {
     "vae": ("models/vae",),
     "lora": ("models/loras",),
     "embedding": ("models/embeddings",),
-    "controlnet": ("models/controlnet", "models/t2i_adapter"),
+    "controlnet": ("models/controlnet", "models/t2i_adapter", "models/ipadapter"),
     "upscaler": ("models/upscale_models",),
 }
 # ComfyUI's words for the kinds, in extra_model_paths.yaml.
@@ -44,6 +44,7 @@ WORDS: Mapping[str, Kind] = {
     "embeddings": "embedding",
     "controlnet": "controlnet",
     "t2i_adapter": "controlnet",
+    "ipadapter": "controlnet",
     "upscale_models": "upscaler",
 }
 

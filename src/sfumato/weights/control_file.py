@@ -12,7 +12,7 @@ from sfumato.nn.ip_adapter import IPAdapter
 from sfumato.nn.t2i_adapter import T2IAdapterConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import shapes_of
-from sfumato.weights.component_files import UNET_STEM, find_weights, variants
+from sfumato.weights.component_files import SUFFIXES, UNET_STEM, find_weights, variants, weight_files
 from sfumato.weights.controlnet_file import controlnet_base, controlnet_component, is_controlnet
 from sfumato.weights.families import FAMILIES
 from sfumato.weights.files import open_file, read_json
@@ -50,7 +50,7 @@ def locate_control(name: str) -> Path:
     Raises ModelNotFoundError, which suggests a file of a like name in the same folder.
     """
     try:
-        return the_place(locate(name))
+        return the_place(locate(name, kind="controlnet"))
     except ModelNotFoundError as error:
         raise ModelNotFoundError(f"the control network {name!r} is not there: {error}{sibling(name)}") from error
 
@@ -60,7 +60,7 @@ def sibling(name: str) -> str:
     path = expanded(name)
     if "Did you mean" in name or not is_there(path.parent):
         return ""
-    there = [each.name for each in path.parent.iterdir() if each.suffix == ".safetensors" or each.is_dir()]
+    there = [each.name for each in path.parent.iterdir() if each.suffix in SUFFIXES or each.is_dir()]
     found = difflib.get_close_matches(path.name, there, n=1)
     return f" Did you mean {str(path.with_name(found[0]))!r}?" if found else ""
 
@@ -69,9 +69,9 @@ def the_place(path: Path) -> Path:
     """Return a folder with a configuration, or else the one file in it."""
     if not path.is_dir() or (path / "config.json").is_file():
         return path
-    files = sorted(path.glob("*.safetensors"))
+    files = weight_files(path)
     if len(files) != 1:
-        there = ", ".join(each.name for each in files) or "no .safetensors file"
+        there = ", ".join(each.name for each in files) or "no weight file"
         raise ModelFileError(f"{path}: a folder with {there} and no config.json; name the control network's file.")
     return files[0]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from sfumato.errors import ModelFileError, WeightsError
 from sfumato.nn.clip_vision import PUBLISHED, ImageEncoder, VisionConfig
 from sfumato.weights.build import Part, check_parts, shapes_of
-from sfumato.weights.component_files import TEXT_STEM, find_weights, variants
+from sfumato.weights.component_files import TEXT_STEM, find_weights, variants, weight_files
 from sfumato.weights.files import open_file, read_json
 from sfumato.weights.naming import Naming, Rule, identity
 from sfumato.weights.network_config import network_config, network_of
@@ -69,9 +69,9 @@ def encoder_weights(path: Path) -> Path:
     there = variants(path, TEXT_STEM)
     if there:
         return find_weights(path, TEXT_STEM, None if "" in there else there[0])
-    files = sorted(path.glob("*.safetensors"))
+    files = weight_files(path)
     if len(files) != 1:
-        raise ModelFileError(f"{path}: has {len(files)} .safetensors files; name the image encoder's.")
+        raise ModelFileError(f"{path}: has {len(files)} weight files; name the image encoder's.")
     return files[0]
 
 
@@ -111,4 +111,5 @@ def beside(adapter: Path) -> Iterable[Path]:
         for name in ("image_encoder", "models/image_encoder", "sdxl_models/image_encoder"):
             if (root / name).is_dir():
                 yield root / name
-        yield from sorted((root / "clip_vision").glob("*.safetensors"))
+        if (root / "clip_vision").is_dir():
+            yield from weight_files(root / "clip_vision")

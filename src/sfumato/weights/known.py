@@ -1,5 +1,6 @@
 """What can be named on this machine: models, and what goes with them. Nothing here imports torch."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from sfumato.errors import ModelNotFoundError
 from sfumato.weights.adopted import entries
 from sfumato.weights.locate import embedded, hub_cache, registry
 from sfumato.weights.registry import KINDS, Kind
+
+CONTROLS = frozenset({"ControlNetModel", "T2IAdapter"})  # classes of diffusers' folders
 
 
 @dataclass(frozen=True)
@@ -47,5 +50,24 @@ def known(*kinds: Kind) -> Iterator[Known]:
             yield Known(entry.name, "folder", str(entry.path), kind)
     if "model" in kinds:
         for index in sorted(hub_cache().glob("models--*/snapshots/*/model_index.json")):
-            repository = index.parents[2].name.removeprefix("models--").replace("--", "/", 1)
-            yield Known(f"{repository}@{index.parent.name[:12]}", "cache", str(index.parent))
+            yield Known(repository_of(index), "cache", str(index.parent))
+    if "controlnet" in kinds:
+        for config in sorted(hub_cache().glob("models--*/snapshots/*/config.json")):
+            if read_class(config) in CONTROLS:
+                yield Known(repository_of(config), "cache", str(config.parent), "controlnet")
+
+
+def repository_of(file: Path) -> str:
+    """Return the name of the repository in whose snapshot a file of the local Hugging Face cache lies."""
+    repository = file.parents[2].name.removeprefix("models--").replace("--", "/", 1)
+    return f"{repository}@{file.parent.name[:12]}"
+
+
+def read_class(config: Path) -> str | None:
+    """Return the class that a configuration is of, None if it says none or cannot be read."""
+    try:
+        stated = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = stated.get("_class_name") if isinstance(stated, dict) else None
+    return found if isinstance(found, str) else None
