@@ -32,7 +32,6 @@ FLAGS = [
 ]
 PATIENCE = 120_000  # ms; on a busy machine a picture takes its time, and no test here is about that
 DESKTOP = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

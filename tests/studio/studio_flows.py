@@ -9,6 +9,8 @@ from playwright.sync_api import Page, expect
 QUICK = {"steps": 4}
 """A draft whose pictures are there at once; what they look like is not what these tests are about."""
 
+PHONE = {"width": 390, "height": 844}
+
 
 def draw(page: Page, words: str) -> None:
     """Write a prompt and draw, by keys."""

@@ -85,8 +85,8 @@ export const api = {
   upload: (blob: Blob) => call<Upload>('POST', '/uploads', { blob }),
   read: (blob: Blob) => call<Reading>('POST', '/read', { blob }),
   models: () => call<{ models: Model[] }>('GET', '/models'),
-  listed: (what: 'loras' | 'embeddings' | 'vaes' | 'upscalers' | 'controls') =>
-    call<Record<string, { name: string }[]> | { name: string }[]>('GET', `/${what}`),
+  listed: async (what: 'loras' | 'embeddings' | 'vaes' | 'upscalers' | 'controls') =>
+    (await call<Record<string, { name: string }[]>>('GET', `/${what}`))[what] ?? [],
   samplers: () => call<Samplers>('GET', '/samplers'),
   tokens: (prompt: string, model?: string) => call<Tokens>('POST', '/tokens', { json: model ? { prompt, model } : { prompt } }),
   vocabulary: () => call<Vocabulary>('GET', '/vocabulary'),

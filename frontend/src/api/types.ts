@@ -94,4 +94,4 @@ export type Tokens = { tokens: Token[]; chunks: number; limit: number; cut: stri
 export type Vocabulary = Record<string, string[]> & { examples: string[] }
 export type Reading = { tool: string; request: Request; text: string; unread: string[] }
 export type Upload = { id: string; width: number; height: number; metadata: Reading | null }
-export type System = { version: string; device: string; precision: string; [field: string]: unknown }
+export type System = { version: string; device: string; dtype: string; [field: string]: unknown }

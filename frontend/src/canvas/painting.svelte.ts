@@ -2,6 +2,8 @@
 
 import { ROOT, api } from '../api/client'
 import type { Job, Picture, Request } from '../api/types'
+import { catalogue } from '../state/catalogue.svelte'
+import { draft } from '../state/draft.svelte'
 import { requestOf } from '../state/pictures'
 import { newKey } from '../state/session.svelte'
 import { store } from '../state/store.svelte'
@@ -15,7 +17,8 @@ type Kept = { id: string; url: string; mask: string; jobs: string[] }
 
 const KEY = 'sfumato.canvas'
 const MOMENTS = 60 // that can be undone
-const SEAM = 1 / 16 // of the picture's side: how far an extension reaches into it
+const FADE = 32 // px, and at most a quarter of the side: how far an extension fades into the picture
+const EXTENDED = 0.8 // the strength for extensions: the edge that was drawn out still guides what comes
 
 class Painting {
   base = $state.raw<Base | null>(null)
@@ -27,7 +30,7 @@ class Painting {
   discarded = $state<string[]>([])
   /** The candidate looked at. */
   shown = $state<string | null>(null)
-  settings = $state({ prompt: '', negative: '', strength: 1, soft: 0, count: 3 })
+  settings = $state({ prompt: '', negative: '', strength: 1, soft: 0, count: 3, near: false, content: '', padding: 32 })
   #past = $state.raw<Moment[]>([])
   #future = $state.raw<Moment[]>([])
 
@@ -83,7 +86,14 @@ class Painting {
     this.mask = blank(pixels.width, pixels.height)
     this.jobs = []
     this.shown = null
+    this.#suit()
     this.#changed()
+  }
+
+  /** A picture larger than the model draws is worked at near the mask alone. */
+  #suit(): void {
+    const size = catalogue.model(draft.form.model)?.defaults
+    if (this.base && size) this.settings.near = this.base.width * this.base.height > size.width * size.height
   }
 
   /** Keep the moment before a change, so that it can come back. */
@@ -133,11 +143,12 @@ class Painting {
     const url = `${ROOT}/uploads/${upload.id}/file`
     const pixels = await bitmap(url)
     this.remember()
-    const overlap = Math.round(Math.min(base.width, base.height) * SEAM)
-    this.mask = paddedMask(this.mask, sides, overlap)
+    this.mask = paddedMask(this.mask, sides, Math.min(FADE, base.width / 4, base.height / 4))
+    this.settings.strength = Math.min(this.settings.strength, EXTENDED)
     this.base = { id: upload.id, url, width: pixels.width, height: pixels.height, pixels }
     this.shown = null
     this.jobs = []
+    this.#suit()
     this.#changed()
   }
 
@@ -151,10 +162,12 @@ class Painting {
       image: base.id,
       mask: mask.id,
       strength: settings.strength,
-      width: base.width,
-      height: base.height,
       count: settings.count,
     }
+    // near the mask: cut out, drawn at the model's own size, put back
+    if (settings.near) Object.assign(request, { masked_only: true, padding: settings.padding })
+    else Object.assign(request, { width: base.width, height: base.height })
+    if (settings.content) request.masked_content = settings.content
     if (settings.negative.trim()) request.negative_prompt = settings.negative
     if (settings.soft) request.mask_blur = settings.soft
     if (model) request.model = model

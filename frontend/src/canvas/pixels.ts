@@ -4,10 +4,16 @@ import { blank, grey, type Mask } from './mask'
 
 export type Sides = { left: number; top: number; right: number; bottom: number }
 
+/** The pixels of a picture: of the server, or of a data address, which the page's policy lets only images load. */
 export async function bitmap(url: string): Promise<ImageBitmap> {
-  const answer = await fetch(url)
-  if (!answer.ok) throw new Error(`The picture cannot be loaded (${answer.status})`)
-  return createImageBitmap(await answer.blob())
+  const image = new Image()
+  image.src = url
+  try {
+    await image.decode()
+  } catch {
+    throw new Error('The picture cannot be loaded')
+  }
+  return createImageBitmap(image)
 }
 
 function context(width: number, height: number): [HTMLCanvasElement, CanvasRenderingContext2D] {
@@ -32,7 +38,7 @@ export function maskFile(mask: Mask): Promise<Blob> {
 
 /** The mask in a grey picture. */
 export async function maskFrom(url: string): Promise<Mask> {
-  const picture = await createImageBitmap(await (await fetch(url)).blob())
+  const picture = await bitmap(url)
   const [, draw] = context(picture.width, picture.height)
   draw.drawImage(picture, 0, 0)
   const { data } = draw.getImageData(0, 0, picture.width, picture.height)
@@ -60,17 +66,21 @@ export function padded(picture: ImageBitmap, { left, top, right, bottom }: Sides
   return png(canvas)
 }
 
-/** White where a padded picture is new, and a little beyond, so that the seam is drawn anew. */
-export function paddedMask(old: Mask, { left, top, right, bottom }: Sides, overlap: number): Mask {
+/** White where a padded picture is new, fading into the old part over some pixels, so that there is no seam. */
+export function paddedMask(old: Mask, { left, top, right, bottom }: Sides, fade: number): Mask {
   const mask = blank(old.width + left + right, old.height + top + bottom, 255)
-  const inner = {
-    x0: left ? left + overlap : 0,
-    y0: top ? top + overlap : 0,
-    x1: left + old.width - (right ? overlap : 0),
-    y1: top + old.height - (bottom ? overlap : 0),
+  for (let y = 0; y < old.height; y++) {
+    for (let x = 0; x < old.width; x++) {
+      // how deep in the old part, seen from the nearest side that grows
+      const depth = Math.min(
+        left ? x + 0.5 : Infinity,
+        top ? y + 0.5 : Infinity,
+        right ? old.width - x - 0.5 : Infinity,
+        bottom ? old.height - y - 0.5 : Infinity,
+      )
+      const faded = Math.round(255 * Math.max(0, 1 - depth / fade))
+      mask.data[(y + top) * mask.width + x + left] = Math.max(faded, old.data[y * old.width + x]!)
+    }
   }
-  for (let y = inner.y0; y < inner.y1; y++)
-    for (let x = inner.x0; x < inner.x1; x++)
-      mask.data[y * mask.width + x] = old.data[(y - top) * old.width + x - left]!
   return mask
 }

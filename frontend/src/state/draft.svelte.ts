@@ -4,6 +4,7 @@ import { ApiError } from '../api/client'
 import type { Model, Reading, Request } from '../api/types'
 import { catalogue } from './catalogue.svelte'
 
+export type Lora = { name: string; weight: number; text_weight?: number }
 /** A picture that the server has: an upload or one of its own. `url` shows it. */
 export type Start = { id: string; width: number; height: number; url: string }
 
@@ -21,6 +22,11 @@ type Kept = {
   spacing: string
   strength: number
   start: Start | null
+  /** How many times larger a second pass draws on; null is none. */
+  hires: number | null
+  loras: Lora[]
+  /** Fields of a request that was taken over and that the form has no place for. */
+  others: Record<string, unknown>
 }
 
 const BLANK: Kept = {
@@ -37,7 +43,25 @@ const BLANK: Kept = {
   spacing: '',
   strength: 0.6,
   start: null,
+  hires: null,
+  loras: [],
+  others: {},
 }
+
+/** What a resolved request says where nothing was asked for; these need no place. */
+const PLAIN: Record<string, unknown> = {
+  guidance_rescale: 0,
+  guidance_interval: [0, 1],
+  batch: 1,
+  clip_skip: 0,
+  noise: 'keyed',
+  strict: false,
+  dialect: 'a1111',
+  strength_rule: 'share',
+  resize_mode: 'crop',
+}
+/** Of one picture or one place, not for another. */
+const PASSING = ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'padding', 'outpaint', 'embeddings']
 const KEY = 'sfumato.draft'
 
 function kept(): Kept {
@@ -65,7 +89,9 @@ class Draft {
 
   request(): Request {
     const { form } = this
-    const request: Request = { prompt: form.prompt, count: form.count }
+    const request: Request = { ...form.others, prompt: form.prompt, count: form.count }
+    if (form.hires) request.hires = { scale: form.hires }
+    if (form.loras.length) request.loras = form.loras.map((lora) => ({ ...lora }))
     if (form.negative.trim()) request.negative_prompt = form.negative
     if (form.model) request.model = form.model
     if (this.width !== null && this.height !== null) Object.assign(request, { width: this.width, height: this.height })
@@ -89,6 +115,10 @@ class Draft {
     form.sampler = this.#known(request.sampler, catalogue.samplers.value?.samplers.map((each) => each.name))
     form.spacing = this.#known(request.spacing, catalogue.samplers.value?.spacings)
     if (typeof request.strength === 'number') form.strength = request.strength
+    form.loras = Array.isArray(request.loras) ? (request.loras as Lora[]) : []
+    const hires = request.hires as { scale?: number } | undefined
+    form.hires = number(hires?.scale)
+    form.others = this.#others(request)
     if (request.model && catalogue.models.value?.some((each) => each.name === request.model)) form.model = request.model
     this.errors = {}
   }
@@ -111,14 +141,25 @@ class Draft {
     this.errors = {}
   }
 
+  /** What of a request has no place in this form and is not as it would be anyway. */
+  #others(request: Request): Record<string, unknown> {
+    const plain = (name: string, value: unknown) => JSON.stringify(PLAIN[name]) === JSON.stringify(value)
+    return Object.fromEntries(
+      Object.entries(request).filter(
+        ([name, value]) =>
+          value !== null && value !== undefined && !FIELDS.has(name) && !PASSING.includes(name) && !plain(name, value),
+      ),
+    )
+  }
+
   #known(name: string | undefined, names: string[] | undefined): string {
     return name && (!names || names.includes(name)) ? name : ''
   }
 }
 
 const FIELDS = new Set([
-  'prompt', 'negative_prompt', 'model', 'seed', 'steps', 'guidance', 'sampler', 'spacing',
-  'width', 'height', 'count', 'image', 'strength',
+  ...['prompt', 'negative_prompt', 'model', 'seed', 'steps', 'guidance', 'sampler', 'spacing', 'width', 'height'],
+  ...['count', 'image', 'strength', 'hires', 'loras'],
 ])
 
 const GRID = 8 // px: one latent cell

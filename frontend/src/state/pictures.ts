@@ -1,6 +1,6 @@
 /** What can be done with a picture, from wherever it is shown. */
 
-import { api } from '../api/client'
+import { ROOT, api } from '../api/client'
 import type { Picture, Request } from '../api/types'
 import { draft } from './draft.svelte'
 import { attempt, notices } from './notices.svelte'
@@ -15,6 +15,14 @@ export async function requestOf(picture: Picture): Promise<Request> {
   return { ...request, prompt: picture.prompt, seed: picture.seed, count: 1 }
 }
 
+/** A request for the whole of a picture that may have been made by a mask or a second pass. */
+function withoutMask(request: Request): Request {
+  const whole = { ...request }
+  for (const name of ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'padding', 'hires', 'variation'])
+    delete whole[name]
+  return whole
+}
+
 /** The same request with new seeds. */
 export const moreLike = (picture: Picture) =>
   attempt(async () => {
@@ -26,8 +34,8 @@ export const moreLike = (picture: Picture) =>
 /** Pictures near this one: it is the start picture of its own words. */
 export const vary = (picture: Picture) =>
   attempt(async () => {
-    const { seed: _seed, mask: _mask, mask_blur: _blur, ...request } = await requestOf(picture)
-    await session.draw({ ...request, image: picture.sha256, strength: 0.6, count: 4 })
+    const request = withoutMask(await requestOf(picture))
+    await session.draw({ ...request, seed: undefined, image: picture.sha256, strength: 0.6, count: 4 })
     route.go('create')
   })
 
@@ -58,7 +66,11 @@ const restore = (picture: Picture) =>
 
 export const reuse = (picture: Picture) =>
   attempt(async () => {
-    draft.take(await requestOf(picture))
+    const request = await requestOf(picture)
+    draft.take(request)
+    const { image: id, width, height } = request
+    draft.form.start =
+      id && !request.mask ? { id, url: `${ROOT}/uploads/${id}/file`, width: width ?? 0, height: height ?? 0 } : null
     route.go('create')
     notices.show('Settings and seed taken over')
   })
@@ -73,7 +85,7 @@ const ENLARGED = 2
 /** The same picture twice as large, drawn over lightly so that it gains detail instead of blur. */
 export const upscale = (picture: Picture) =>
   attempt(async () => {
-    const { mask: _mask, mask_blur: _blur, hires: _hires, ...request } = await requestOf(picture)
+    const request = withoutMask(await requestOf(picture))
     const size = { width: picture.width * ENLARGED, height: picture.height * ENLARGED }
     await session.draw({ ...request, ...size, image: picture.sha256, strength: 0.35 })
     route.go('create')

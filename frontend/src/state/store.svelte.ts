@@ -37,7 +37,8 @@ class Store {
   }
 
   picture(picture: Picture): void {
-    if (!this.pictures.has(picture.id)) this.arrivals++
+    const known = this.pictures.get(picture.id)
+    if (!known || known.deleted !== picture.deleted) this.arrivals++
     this.pictures.set(picture.id, picture)
     const job = this.jobs.get(picture.job ?? '')
     if (job && !job.pictures.some((each) => each.id === picture.id))

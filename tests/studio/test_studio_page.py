@@ -1,0 +1,122 @@
+"""The page as such: nobody is kept out, it is there at once, it asks for the token, it works by keys and on phones."""
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+from studio_flows import PHONE, QUICK, draw, result
+
+SCREENS = ("create", "canvas", "history", "queue", "models")
+
+
+def violations(page: Any) -> list[str]:
+    """What axe finds, in words."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {each['help']}: {each['nodes'][0]['html']}" for each in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_screen(server: Any, tab: Any, scheme: str) -> None:
+    page = tab(server, draft=QUICK, color_scheme=scheme)
+    assert violations(page) == []  # with its examples
+    draw(page, "a blue boat on the sea")
+    result(page, "a blue boat on the sea")
+    page.get_by_text("Advanced").click()
+    for screen in SCREENS:
+        page.goto(f"{server.address}/#/{screen}")
+        expect(page.get_by_role("main", name=screen.capitalize())).to_be_visible()
+        if screen == "history":
+            expect(page.locator(".cell .open").first).to_be_visible()
+        assert violations(page) == [], screen
+    page.goto(f"{server.address}/#/history")
+    page.locator(".cell .open").first.click()
+    expect(page.get_by_role("dialog").get_by_text("The whole request")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("dialog").get_by_role("button", name="Canvas").click()
+    expect(page.get_by_role("application")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_on_a_phone_nothing_runs_over_the_edge_and_a_picture_is_drawn(server: Any, tab: Any) -> None:
+    page = tab(server, draft=QUICK, viewport=PHONE, has_touch=True, is_mobile=True)
+    for screen in SCREENS:
+        page.goto(f"{server.address}/#/{screen}")
+        expect(page.get_by_role("main", name=screen.capitalize())).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], screen
+        assert violations(page) == [], screen
+    page.goto(f"{server.address}/#/create")
+    page.get_by_role("button", name="a red house on green grass").tap()
+    result(page, "a red house on green grass")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_a_picture_is_drawn_by_keys_alone(server: Any, tab: Any) -> None:
+    page = tab(server, draft=QUICK)
+    expect(page.get_by_role("button", name="a red house on green grass")).to_be_visible()
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "a red house on green grass":
+            break
+    ring = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert ring == "solid"  # where one is can be seen
+    page.keyboard.press("Enter")
+    result(page, "a red house on green grass")
+
+
+def test_the_switch_of_colours_is_kept(server: Any, tab: Any) -> None:
+    page = tab(server, color_scheme="light")
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    light = page.evaluate(ground)
+    for _ in range(2):
+        page.get_by_role("button", name="Colours:").click()
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(ground) == dark
+    page.get_by_role("button", name="Colours:").click()
+    assert page.evaluate(ground) == light
+
+
+def test_nothing_moves_while_a_picture_is_drawn_and_keys_are_heard(server: Any, tab: Any) -> None:
+    page = tab(server, draft={"steps": 60})
+    expect(page.get_by_role("button", name="a red house on green grass")).to_be_visible()
+    page.evaluate(
+        """() => {
+            window.shifts = []; window.waits = []
+            new PerformanceObserver(list => list.getEntries().forEach(entry => {
+                if (!entry.hadRecentInput) window.shifts.push(entry.value)
+            })).observe({ type: 'layout-shift', buffered: false })
+            new PerformanceObserver(list => list.getEntries().forEach(entry => window.waits.push(
+                entry.processingEnd - entry.startTime
+            ))).observe({ type: 'event', durationThreshold: 16, buffered: false })
+        }"""
+    )
+    draw(page, "a yellow star at night")
+    expect(page.get_by_role("region", name="Result").get_by_text("Step")).to_contain_text("of 60")
+    page.get_by_label("Without").click()
+    page.keyboard.type("a large green tree on the left", delay=20)
+    result(page, "a yellow star at night")
+    assert sum(page.evaluate("window.shifts")) < 0.1  # what is called good
+    waits = sorted(page.evaluate("window.waits"))
+    assert not waits or waits[len(waits) // 2] < 100  # ms from a key to the end of what it does, the median
+
+
+def test_the_page_is_there_at_once_and_asks_nobody_else(server: Any, tab: Any) -> None:
+    page = tab(server)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    expect(page.get_by_role("button", name="a red house on green grass")).to_be_visible()
+    assert all(url.startswith((server.address, "data:", "blob:")) for url in asked)
+    assert sum(url.endswith("/events") or "/events?" in url for url in asked) == 1
+    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert painted < 3000  # ms; under 1 s where nothing else runs
+
+
+def test_the_policy_of_the_page_allows_nothing_inline(server: Any, tab: Any) -> None:
+    page = tab(server)
+    policy = page.request.get(server.address).headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "unsafe" not in policy
+    assert re.search(r"img-src 'self' blob: data:", policy)
