@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
         "plots": "images request",
         "batch": "images metadata request",
         "outpainting": "images masks request",
-        "upscaling": "request",
+        "upscaling": "images metadata nn request weights",
         "nn": "",
         "diffusion": "",
         "text": "nn diffusion.denoiser request",
@@ -38,15 +38,15 @@ ARROWS: dict[str, set[str]] = {
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
         "guides": "model nn text request diffusion.guidance",
-        "hires": "guides operations request nn upscaling diffusion job",
+        "hires": "guides images operations request nn upscaling diffusion job",
         "job": "controls guides text.words operations hires outpainting request model nn metadata images masks"
         " diffusion",
         "instructed": "operations model nn diffusion text",
         "generation": "instructed "
         "controls guides job hires operations events preview request model nn metadata images masks"
-        " diffusion text",
+        " diffusion text upscaling",
         "engine": "controls text.words generation diffusion events weights request images model",
-        "replay": "text.words engine generation job events metadata images model",
+        "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
         # a recipe that draws, for pictures of a class or a mask, does it as every face does
@@ -59,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
-        " batch plots server speed text.prompt train weights",
+        " batch plots server speed upscaling text.prompt train weights",
         "__main__": "cli",
     }.items()
 }

@@ -18,6 +18,7 @@ from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.soft import differential, soft
 from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import handed_over, inpaint
+from sfumato.errors import RequestError
 from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.guides import GREY, size_ids
 from sfumato.hires import enlarged
@@ -27,11 +28,12 @@ from sfumato.job import Job, prepare
 from sfumato.masks import keep_outside
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.model import Model
-from sfumato.nn.autoencoder import Posterior
+from sfumato.nn.autoencoder import Area, Posterior, tile_areas
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
 from sfumato.text.told import Told, alike, together
 from sfumato.text.words import Words, words
+from sfumato.upscaling import upscaler_hash
 
 STEEP = 3.0  # pixels from 1/3 white on are those that were drawn; below, where little changes, they are faded in
 
@@ -211,6 +213,7 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
                 op.inpainting_condition(refining[0], mask, masked),
                 op.inpainting_condition(refining[1], mask, masked),
             )
+    windows = windows_of(job)
     positive, negative = steered(positive, negative, job.steerings, sigmas)
     guidance = guidance_of(request, job.sampling.guidance_scale(request.guidance, sigmas))
     if model.family.instructed:
@@ -221,6 +224,8 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
         denoise = op.guided(model, positive, negative, guidance, lookup)
     if refining is not None:
         denoise = refined(job, refining, guidance, denoise)
+    if windows is not None:
+        denoise = op.windowed(denoise, *windows)
     if not blends or known is None:
         return Run(denoise, x, sigmas, source)
     mask = op.covering_mask(job.weights, model.stride)
@@ -237,6 +242,26 @@ def masked_denoise(job: Job, denoise: Denoise, known: Tensor, noise: Tensor) -> 
     if request.soft_inpainting is not None:
         return soft(denoise, known, job.shares, noise, **asdict(request.soft_inpainting))
     return inpaint(denoise, known, op.covering_mask(job.weights, job.model.stride), noise)
+
+
+def windows_of(job: Job) -> tuple[list[Area], int] | None:
+    """The parts of the latent that the network sees one at a time, and over how many cells they are blended.
+
+    Raises RequestError where what the network is told has places in the picture.
+    """
+    windows = job.request.windows
+    if windows is None:
+        return None
+    assert windows.size is not None and windows.overlap is not None
+    if job.steerings or job.model.family.inpainting:
+        raise RequestError(
+            "windows cannot be used with controls or a nine-channel model, which see places of the whole picture",
+            "windows",
+        )
+    stride = job.model.stride
+    overlap = max(windows.overlap // stride, 1)
+    areas = tile_areas(*job.canvas.cells, max(windows.size // stride, overlap + 1), overlap)
+    return None if len(areas) == 1 else (areas, overlap)
 
 
 def noises(job: Job, batch: Batch) -> NoiseSource:
@@ -307,17 +332,20 @@ def guidance_of(request: Request, plus_plus: Scale | None) -> op.Guidance:
 
 def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 0) -> Iterator[Event]:
     """The events of one batch."""
-    if job.nothing_to_do:
+    if job.nothing_to_do and job.second is None:
         for index in batch.pictures:
             yield _finished(job, index, job.original.copy(), metadata=metadata)
         return
     steps = len(job.levels) - 1 + (0 if job.second is None else len(job.second.levels) - 1)
-    run = begin(job, batch)
-    latent = yield from follow(job, run, batch.pictures, Count(0, steps, preview_every))
+    latent = None
+    if not job.nothing_to_do:
+        run = begin(job, batch)
+        latent = yield from follow(job, run, batch.pictures, Count(0, steps, preview_every))
     last = job
     if job.second is not None:
         last, count = job.second, Count(len(job.levels) - 1, steps, preview_every)
         latent = yield from enlarge(job, last, batch, latent, count)
+    assert latent is not None
     for index, one in zip(batch.pictures, torch.split(latent, 1), strict=True):
         yield _finished(job, index, finish(last, one), metadata=metadata)
 
@@ -344,16 +372,18 @@ def follow(job: Job, run: Run, pictures: tuple[int, ...], count: Count) -> Gener
     return run.leave(x, job.sampling)
 
 
-def enlarge(first: Job, second: Job, batch: Batch, latent: Tensor, count: Count) -> Generator[Event, None, Tensor]:
+def enlarge(
+    first: Job, second: Job, batch: Batch, latent: Tensor | None, count: Count
+) -> Generator[Event, None, Tensor]:
     """The events of the second pass over a batch's latents; returns those that it makes of them."""
     assert first.request.hires is not None
-    place = dict(zip(batch.pictures, range(len(latent)), strict=True))
+    place = {index: number for number, index in enumerate(batch.pictures)}
     done = []
     for part in batches(second, batch.pictures):
-        chosen = latent[[place[index] for index in part.pictures]]
+        chosen = None if latent is None else latent[[place[index] for index in part.pictures]]
         begun = enlarged(first, second, chosen, first.request.hires.upscaler)
         if len(second.levels) == 1:  # a strength of no whole step
-            done.append(begun.mean)
+            done.append(begun.mean.expand(len(part.pictures), -1, -1, -1))
         else:
             done.append((yield from follow(second, begin(second, part, begun), part.pictures, count)))
     return torch.cat(done)
@@ -385,14 +415,15 @@ def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool, hal
     if metadata:
         model = job.model
         provenance = Provenance(
-            model.name, model.family.name, model.hashes, environment(model), job.inputs, asdict(job.sampling)
+            model.name, model.family.name, model.hashes, environment(model, request), job.inputs, asdict(job.sampling)
         )
         stamp(picture, make_record(request, index, picture, provenance, halted_at=halted_at))
     return Finished(index, request.seed_of(index), picture, request, halted_at)
 
 
-def environment(model: Model) -> dict[str, str | int]:
-    """What a picture's bytes depend on beside the request and the weights."""
+def environment(model: Model, request: Request) -> dict[str, str | int]:
+    """What a picture's bytes depend on beside the request and the model's weights."""
+    upscaler = None if request.hires is None else upscaler_hash(request.hires.upscaler)
     name = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine()
     return {
         "sfumato": __version__,
@@ -401,4 +432,5 @@ def environment(model: Model) -> dict[str, str | int]:
         "device": f"{model.device.type} ({name})",
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        **({} if upscaler is None else {"upscaler": upscaler}),
     }

@@ -1,6 +1,7 @@
 """The second pass over a picture that was drawn small: enlarged, noised a part of the way back, and drawn on."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,8 +11,9 @@ from sfumato import guides
 from sfumato import operations as op
 from sfumato.diffusion.presets import with_overrides
 from sfumato.errors import RequestError
+from sfumato.images import to_pixels
 from sfumato.nn.autoencoder import Posterior
-from sfumato.request import LATENT_UPSCALERS, SIDE_RANGE, Hires
+from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, SIDE_RANGE, Hires
 from sfumato.upscaling import enlarge, enlarge_latent
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
     width, height = hires.size_for(request.width, request.height)
     if max(width, height) > SIDE_RANGE[1]:
         raise RequestError(f"hires would be {width}x{height}; a side has at most {SIDE_RANGE[1]} pixels", "hires")
+    if hires.upscaler not in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS) and not Path(hires.upscaler).is_file():
+        raise RequestError(f"hires.upscaler is {hires.upscaler}; there is no such file", "hires.upscaler")
     again = replace(
         request,
         hires=None,
@@ -48,16 +52,21 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
     )
 
 
-def enlarged(first: "Job", second: "Job", latent: Tensor, upscaler: str) -> Posterior:
-    """The first pass's latents [B, C, h, w] at the size of the second, as distributions.
+def enlarged(first: "Job", second: "Job", latent: Tensor | None, upscaler: str) -> Posterior:
+    """The first pass's latents [B, C, h, w] at the size of the second, as distributions; its start picture without.
 
     Enlarged latents are certain; enlarged pixels go through the autoencoder.
     """
     if upscaler in LATENT_UPSCALERS:
-        larger = enlarge_latent(latent, second.canvas.cells, upscaler)
+        larger = enlarge_latent(first.posterior.mean if latent is None else latent, second.canvas.cells, upscaler)
         return Posterior(larger, torch.zeros_like(larger))
+    if latent is None:
+        assert first.picture is not None
+        decoded = [to_pixels([first.picture])]
+    else:
+        decoded = [first.canvas.crop(op.decode(first.model, one)).clamp(-1, 1) for one in torch.split(latent, 1)]
     found = []
-    for one in torch.split(latent, 1):
-        pixels = first.canvas.crop(op.decode(first.model, one)).clamp(-1, 1)
-        found.append(op.encode_image(second.model, second.canvas.pad(enlarge(pixels, second.canvas.shape, upscaler))))
+    for pixels in decoded:
+        larger = enlarge(pixels, second.canvas.shape, upscaler, second.model.device)
+        found.append(op.encode_image(second.model, second.canvas.pad(larger)))
     return Posterior(torch.cat([each.mean for each in found]), torch.cat([each.std for each in found]))

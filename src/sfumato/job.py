@@ -231,8 +231,8 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
         )
     if request.outpaint is not None and (mask or request.resize_mode is not None):
         raise RequestError("outpaint makes its own mask and size; leave out the mask and resize_mode", "outpaint")
-    if request.hires is not None and image:
-        raise RequestError("hires is given with a start image; it is for pictures that are drawn from words", "hires")
+    if request.hires is not None and (mask or request.outpaint is not None):
+        raise RequestError("hires is given with a mask; enlarge the picture before or after it is repainted", "hires")
     if request.masked_only and request.resize_mode is not None:
         raise RequestError(
             f"resize_mode is {request.resize_mode!r} with masked_only, which keeps the picture's size; "

@@ -46,7 +46,7 @@ from sfumato.images import (
     to_rgb,
 )
 from sfumato.model import Model
-from sfumato.nn.autoencoder import Autoencoder, Posterior, decode_tiled, encode_tiled
+from sfumato.nn.autoencoder import Area, Autoencoder, Posterior, blend, decode_tiled, encode_tiled
 from sfumato.nn.circular import CircularConv2d
 from sfumato.nn.unet import UNet
 from sfumato.nn.watched import WatchedAttention, perturbed, watched
@@ -271,6 +271,19 @@ def wraps(model: Model) -> tuple[bool, bool]:
     """Do maps go on at the other edge, along x and along y?"""
     first = model.unet.conv_in
     return (first.x, first.y) if isinstance(first, CircularConv2d) else (False, False)
+
+
+def windowed(denoise: Denoise, areas: Sequence[Area], ramp: int) -> Denoise:
+    """The denoiser asked about parts of a latent, one at a time, and blended over `ramp` cells where they overlap.
+
+    Neighbours agree at every step, so that no seam is left. Bar-Tal et al. 2023, MultiDiffusion, equation 5.
+    """
+
+    def call(x: Tensor, sigma: float) -> Tensor:
+        parts = ((denoise(x[:, :, rows, columns], sigma), rows, columns) for rows, columns in areas)
+        return blend(parts, x.shape[2], x.shape[3], ramp)
+
+    return call
 
 
 def start(noise: Tensor, sampling: Sampling, sigmas: list[float]) -> Tensor:

@@ -17,6 +17,7 @@ from sfumato.images import NO_PICTURES, Pictures, PictureSource, open_picture, t
 from sfumato.job import Job, prepare
 from sfumato.metadata import FORMAT, describe, pixels_digest
 from sfumato.model import Model
+from sfumato.request import Request
 from sfumato.text.words import alike_loras
 
 Outcome = Literal["identical", "differs", "environment changed", "missing weight", "missing picture"]
@@ -90,7 +91,7 @@ def replay(
     job = prepare(weights, request, pictures=found_pictures, only=together)
     if verify and job.inputs != record["inputs"]:
         return Verdict("missing picture", "a picture is not the one that it was made from")
-    changes = other + _other_environment(record, weights)
+    changes = other + _other_environment(record, weights, job.request)
     return _compare(Path(picture), record, _again(job, record["index"], record.get("halted_at")), changes)
 
 
@@ -103,8 +104,8 @@ def _other_weights(record: Mapping[str, Any], model: Model) -> tuple[str, ...]:
     )
 
 
-def _other_environment(record: Mapping[str, Any], model: Model) -> tuple[str, ...]:
-    recorded, here = record["environment"], environment(model)
+def _other_environment(record: Mapping[str, Any], model: Model, request: Request) -> tuple[str, ...]:
+    recorded, here = record["environment"], environment(model, request)
     return tuple(
         f"{name} was {recorded.get(name)}, is {here.get(name)}" for name in here if recorded.get(name) != here.get(name)
     )

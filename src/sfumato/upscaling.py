@@ -1,11 +1,21 @@
-"""Pictures made larger: by Pillow's filters on pixels that are not rounded, and latents by PyTorch's."""
+"""Pictures made larger: by Pillow's filters on pixels that are not rounded, by networks, and latents by PyTorch's."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sfumato.request import LATENT_UPSCALERS
+from sfumato.errors import RequestError
+from sfumato.images import MAX_SIDE, PictureSource, open_picture, to_levels, to_pictures, to_pixels, to_rgb
+from sfumato.metadata import format_infotext, parse_infotext, upscaler_label
+from sfumato.nn.upscaler import Upscaler, upscale_tiled
+from sfumato.request import LATENT_UPSCALERS, Hires
+from sfumato.weights.hashing import hash_file
+from sfumato.weights.upscaler_file import load_upscaler
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -49,7 +59,57 @@ def enlarge_latent(latent: Tensor, cells: Shape, method: str) -> Tensor:
     return middle(F.interpolate(latent, size=shape, mode=mode, antialias=antialias), cells)
 
 
-def enlarge(pixels: Tensor, shape: Shape, method: str) -> Tensor:
-    """Pixels [B, 3, H, W] of a shape by one of FILTERS; what does not fit the shape is cropped."""
+def enlarge(pixels: Tensor, shape: Shape, method: str, device: torch.device | None = None) -> Tensor:
+    """Pixels [B, 3, H, W] in [-1, 1] in another shape, by one of FILTERS or a network's file.
+
+    What does not fit the shape is cropped. A network is asked again until its pictures are large enough; a last step
+    to the exact shape is Lanczos's. Raises what `load_upscaler` raises.
+    """
     whole = covering((pixels.shape[-2], pixels.shape[-1]), shape)
-    return middle(resize(pixels, whole, method), shape)
+    if method in FILTERS:
+        return middle(resize(pixels, whole, method), shape)
+    network = network_of(Path(method)).to(device or pixels.device)
+    larger = pixels.to(device or pixels.device, torch.float32) / 2 + 0.5
+    while larger.shape[-2] < whole[0] or larger.shape[-1] < whole[1]:
+        larger = upscale_tiled(network, larger).clamp(0, 1)
+        if network.scale == 1:
+            break
+    return middle(resize(larger * 2 - 1, whole, "lanczos"), shape)
+
+
+def network_of(path: Path) -> Upscaler:
+    """The network of a file, kept while the file stays as it is. Raises what `load_upscaler` raises."""
+    state = path.stat() if path.exists() else None
+    return _kept(path, (state.st_size, state.st_mtime_ns) if state else None)
+
+
+@lru_cache(maxsize=1)
+def _kept(path: Path, state: tuple[int, int] | None) -> Upscaler:
+    return load_upscaler(path)
+
+
+def upscaler_hash(method: str) -> str | None:
+    """The sha256 of the network's file that a method names; None for a filter."""
+    return None if method in FILTERS or method in LATENT_UPSCALERS else hash_file(Path(method))
+
+
+def enlarged_picture(source: PictureSource, hires: Hires, device: torch.device) -> Image.Image:
+    """A picture in the size that `hires` says, by its upscaler; what A1111 wrote about it goes along.
+
+    Raises PictureError, RequestError for a size that is too large, and what `load_upscaler` raises.
+    """
+    opened = open_picture(source)
+    picture = to_rgb(opened)
+    width, height = hires.size_for(*picture.size)
+    if max(width, height) > MAX_SIDE:
+        raise RequestError(f"the picture would be {width}x{height}; a side has at most {MAX_SIDE} pixels", "size")
+    larger = to_pictures(to_levels(enlarge(to_pixels([picture]), (height, width), hires.upscaler, device)))[0]
+    if "parameters" in opened.info:
+        info = parse_infotext(str(opened.info["parameters"]))
+        if len(info.parameters) >= 3:
+            told = {"Postprocess upscaler": upscaler_label(hires.upscaler)}
+            if hires.scale is not None:
+                told["Postprocess upscale by"] = f"{hires.scale:g}"
+            parameters = {**info.parameters, **told}
+            larger.info["parameters"] = format_infotext(replace(info, parameters=parameters))
+    return larger

@@ -195,3 +195,17 @@ def test_outpaint_grows_a_picture_and_hires_a_drawing(sfumato: Run, model: Path,
     done = sfumato("txt2img", "a tree", "-m", model, "--hires-steps", 3)
     assert done.returncode == 2
     assert "--hires" in done.stderr
+
+
+def test_upscale_with_and_without_words(sfumato: Run, model: Path, here: Path, photo: Path) -> None:
+    before = pixels(photo)
+    done = sfumato("upscale", photo, "--upscaler", "nearest", "--scale", 2, "-o", "plain.png")
+    assert (done.returncode, done.stdout) == (0, "plain.png\n"), done.stderr
+    assert np.array_equal(pixels(here / "plain.png"), before.repeat(2, 0).repeat(2, 1))
+    words = ("--prompt", "a tree", "--strength", 0.5, "--seed", 1, "-m", model, "--steps", 2)
+    done = sfumato("upscale", photo, "--size", "80x80", *words, "-o", "drawn.png")
+    assert done.returncode == 0, done.stderr
+    assert pixels(here / "drawn.png").shape == (80, 80, 3)
+    done = sfumato("upscale", photo, "--upscaler", "magic")
+    assert done.returncode == 2
+    assert "magic" in done.stderr

@@ -25,6 +25,7 @@ from sfumato.cli import (
     serve,
     steering,
     training,
+    upscaling,
 )
 from sfumato.cli.options import SIZE
 from sfumato.cli.progress import is_verbose
@@ -38,7 +39,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-VERB_FILES = (drawing, plotting, batching, pictures, steering, evaluation, training, machine, bench, demo, serve)
+VERB_FILES = (
+    drawing,
+    upscaling,
+    plotting,
+    batching,
+    pictures,
+    steering,
+    evaluation,
+    training,
+    machine,
+    bench,
+    demo,
+    serve,
+)
 for verbs in (file.app for file in VERB_FILES):
     app.registered_commands += verbs.registered_commands
 app.add_typer(models.app, name="models")

@@ -180,8 +180,6 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         clip_skip=drawing.clip_skip,
         sampler=drawing.sampler,
         spacing=drawing.spacing,
-        width=width,
-        height=height,
         count=drawing.count,
         batch=drawing.batch,
         noise=noise,
@@ -190,7 +188,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
         allow_unmatched=drawing.allow_unmatched,
         embeddings=checked_embeddings([parse_embedding(text) for text in drawing.embedding or ()]),
-        **begins,
+        **{"width": width, "height": height, **begins},
     )
 
 

@@ -3,7 +3,15 @@
 from sfumato.metadata.containers import CHUNK, PARAMETERS, read_texts, save
 from sfumato.metadata.dialects import Description, describe, describe_texts
 from sfumato.metadata.infotext import Infotext, format_infotext, parse_infotext
-from sfumato.metadata.record import FORMAT, Provenance, make_record, pixels_digest, record_infotext, stamp
+from sfumato.metadata.record import (
+    FORMAT,
+    Provenance,
+    make_record,
+    pixels_digest,
+    record_infotext,
+    stamp,
+    upscaler_label,
+)
 
 __all__ = [
     "CHUNK",
@@ -22,4 +30,5 @@ __all__ = [
     "record_infotext",
     "save",
     "stamp",
+    "upscaler_label",
 ]

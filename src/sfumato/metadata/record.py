@@ -172,6 +172,11 @@ _UPSCALERS = {
 }
 
 
+def upscaler_label(name: str) -> str:
+    """What A1111 calls an upscaler: its own words, or the name of a network's file."""
+    return _UPSCALERS.get(name, PurePath(name).stem)
+
+
 def _strength(request: Request) -> str | None:
     """The strength, or that of the second pass: A1111 has one key for both."""
     strength = request.strength if request.hires is None else request.hires.strength
@@ -185,7 +190,7 @@ def _hires_parameters(hires: Hires) -> dict[str, str | None]:
         "Hires upscale": None if hires.scale is None else f"{hires.scale:g}",
         "Hires resize": None if hires.size is None else "{}x{}".format(*hires.size),
         "Hires steps": None if hires.steps is None else str(hires.steps),
-        "Hires upscaler": _UPSCALERS.get(hires.upscaler, PurePath(hires.upscaler).stem),
+        "Hires upscaler": upscaler_label(hires.upscaler),
         "Hires sampler": sampler,
         "Hires schedule type": hires.spacing and A1111_SCHEDULES.get(hires.spacing, hires.spacing),
         "Hires prompt": hires.prompt,

@@ -25,6 +25,7 @@ from sfumato.request.pictures import (
     ResizeMode,
     StrengthRule,
     Variation,
+    Windows,
     checked_upscaler,
 )
 from sfumato.request.request import Dialect, NoiseMode, Request, checked_dialect, ranges
@@ -52,6 +53,7 @@ __all__ = [
     "ResizeMode",
     "StrengthRule",
     "Variation",
+    "Windows",
     "checked_controls",
     "checked_dialect",
     "checked_embeddings",

@@ -56,6 +56,7 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
         strength=strength,
         mask_blur=(request.mask_blur or 0.0) if request.mask is not None else None,
         padding=(DEFAULT_PADDING if request.padding is None else request.padding) if request.masked_only else None,
+        windows=request.windows and request.windows.filled(defaults.size),
         variation=_seeded(request.variation),
     )
 

@@ -112,6 +112,7 @@ LATENT_UPSCALERS: dict[str, tuple[str, bool]] = {
 }
 """How latents are enlarged: PyTorch's mode, and whether it is antialiased."""
 
+NETWORK_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 PIXEL_UPSCALERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -185,6 +186,46 @@ def checked_hires(value: object) -> Hires | None:
     return checked_part(value, Hires, "hires", "a scale, or its fields such as scale, upscaler and strength")
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Parts of a large picture that the network sees one at a time at each step, blended where they overlap.
+
+    size       pixels of a part's side; None is the model's own size
+    overlap    pixels that neighbours share at least; None is a quarter of the size
+
+    Raises RequestError.
+    """
+
+    size: int | None = None
+    overlap: int | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("windows.size", self.size, 64, SIDE_RANGE[1])
+        check_integer("windows.overlap", self.overlap, 8, SIDE_RANGE[1])
+        if self.size is not None and self.overlap is not None and self.overlap >= self.size:
+            raise RequestError(
+                f"windows.overlap is {self.overlap}; it must be below the size, {self.size}", "windows.overlap"
+            )
+
+    def filled(self, size: int) -> "Windows":
+        """The same with numbers for a model of this size."""
+        side = self.size or size
+        return Windows(side, min(self.overlap or side // 4, side - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The size and the overlap as JSON values."""
+        return {"size": self.size, "overlap": self.overlap}
+
+
+def checked_windows(value: object) -> Windows | None:
+    """What stands for windows: true, a size, size and overlap, or the fields. Raises RequestError."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return Windows()
+    return checked_part(value, Windows, "windows", "a size, or size and overlap, in pixels")
+
+
 def checked_upscaler(name: str, value: object, *, latent: bool = True) -> str:
     """The name of a way to enlarge pictures, or the path of a network's file. Raises RequestError."""
     known = (*LATENT_UPSCALERS, *PIXEL_UPSCALERS) if latent else PIXEL_UPSCALERS
@@ -193,8 +234,10 @@ def checked_upscaler(name: str, value: object, *, latent: bool = True) -> str:
         plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
         if plain in known:
             return plain
-        if text.endswith(".safetensors"):
+        if text.lower().endswith(NETWORK_SUFFIXES):
             return text
     raise RequestError(
-        f"{name} is {value!r}; it must be one of {', '.join(known)}, or a network's .safetensors file", name
+        f"{name} is {value!r}; it must be one of {', '.join(known)}, or a network's file, which ends in "
+        f"{', '.join(NETWORK_SUFFIXES)}",
+        name,
     )

@@ -40,10 +40,12 @@ from sfumato.request.pictures import (
     ResizeMode,
     StrengthRule,
     Variation,
+    Windows,
     checked_hires,
     checked_outpaint,
     checked_size,
     checked_variation,
+    checked_windows,
 )
 
 PredictionName = Literal["epsilon", "v", "sample"]
@@ -92,6 +94,7 @@ class Request:
     masked_only     works on what is around the mask alone, with `padding` pixels, at width x height; the picture keeps
                     its own size
     masked_content  what is under the mask before noise is added: original (the default), fill, noise, nothing
+    windows         a large picture is drawn in overlapping parts; true, a size, or (size, overlap), stand for `Windows`
     outpaint        new parts at the picture's sides, drawn; its fields stand for an `Outpaint`
     variation       a share of another seed's start noise; a strength, or (strength, seed), stands for a `Variation`
     step_seed_delta   is added to the seed for the noise of stochastic samplers' steps: A1111's ENSD
@@ -153,6 +156,7 @@ class Request:
     masked_only: bool = False
     padding: int | None = None
     masked_content: MaskedContent | None = None
+    windows: Windows | None = None
     outpaint: Outpaint | None = None
     hires: Hires | None = None
     variation: Variation | None = None
@@ -211,6 +215,7 @@ class Request:
         check_choice("strength_rule", self.strength_rule, StrengthRule)
         check_choice("resize_mode", self.resize_mode, ResizeMode)
         check_choice("masked_content", self.masked_content, MaskedContent)
+        _set(self, "windows", checked_windows(self.windows))
         _set(self, "outpaint", checked_outpaint(self.outpaint))
         _set(self, "hires", checked_hires(self.hires))
         _set(self, "variation", checked_variation(self.variation))
@@ -269,6 +274,7 @@ class Request:
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
         values["controls"] = [control.to_dict() for control in self.controls] or None
         values["image_prompts"] = [prompt.to_dict() for prompt in self.image_prompts] or None
+        values["windows"] = self.windows and self.windows.to_dict()
         values["outpaint"] = self.outpaint and self.outpaint.to_dict()
         values["hires"] = self.hires and self.hires.to_dict()
         values["variation"] = self.variation and self.variation.to_dict()
