@@ -50,20 +50,6 @@ class Folders:
         flush(folder)
         return f"{day}/{id}.png"
 
-    def keep(self, name: str, content: bytes) -> str:
-        """Write an upload, whole and flushed."""
-        aside = self.uploads / f"{name}.{uuid.uuid4().hex[:8]}.part"
-        try:
-            with aside.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, self.uploads / name)
-        finally:
-            aside.unlink(missing_ok=True)
-        flush(self.uploads)
-        return name
-
     def thumbnail(self, picture: Path, id: str, size: int) -> Path:
         """A WebP within a square of the next power of two above `size`, made when it is first asked for."""
         side = 1 << max(size - 1, 1).bit_length()
@@ -119,6 +105,15 @@ class Folders:
             target = self.lost / f"{int(time.time())}-{name.replace('/', '-')}"
             os.replace(self.pictures / name, target)
         return found
+
+
+def write_flushed(path: Path, content: bytes) -> Path:
+    """Write a file down to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
 
 
 def add_picture(

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 from sfumato.errors import RequestError
 from sfumato.events import Event, Finished, Halt, Loading, Preview, Progress
 from sfumato.request import Request
+from sfumato.server.gallery import write_flushed
 from sfumato.server.problems import Problem, as_problem
 
 if TYPE_CHECKING:
@@ -152,11 +153,9 @@ def written(event: Finished, folder: Path, name: str) -> dict[str, Any]:
             texts.add_text(key, picture.info[key])
     plain = picture.copy()
     plain.info = {}
-    place = folder / f"{name}.png"
-    with place.open("wb") as file:
-        plain.save(file, "PNG", pnginfo=texts)
-        file.flush()
-        os.fsync(file.fileno())
+    buffer = io.BytesIO()
+    plain.save(buffer, "PNG", pnginfo=texts)
+    place = write_flushed(folder / f"{name}.png", buffer.getvalue())
     return {
         "index": event.index,
         "seed": event.seed,
