@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def inspect(data: Path, acknowledged: set[str], *, ended: bool = True) -> dict[str, str]:
-    """The state of every job. Fails where an acknowledged one is lost, or a picture is torn, double or without a row."""
+    """The state of every job. Fails where an acknowledged one is lost, or a picture is torn, twice or without row."""
     connection = sqlite3.connect(data / "sfumato.sqlite")
     connection.row_factory = sqlite3.Row
     try:

@@ -1,21 +1,35 @@
 """What is decided when a request is accepted: all that its pictures depend on, so that they can be made again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from sfumato.errors import RequestError
+from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.request import Defaults, Request, fill
+from sfumato.request.pictures import LATENT_UPSCALERS, PIXEL_UPSCALERS
 from sfumato.server.catalogue import Catalogue
 from sfumato.server.problems import Problem
+from sfumato.server.texts import texts
+from sfumato.weights.adopted import entries
 from sfumato.weights.hashing import hash_file
-from sfumato.weights.locate import locate
+from sfumato.weights.known import known
+from sfumato.weights.locate import locate, registry
+from sfumato.weights.registry import Kind
+from sfumato.weights.titles import match
 
-PICTURE_FIELDS = ("image", "mask")  # what names a picture by its pixels
-FILE_FIELDS = ("vae",)  # what names a file of the registry
-NAMED_FILES = ("loras", "embeddings")  # lists of things that have a `name` of the registry
+BUILT_IN = (*LATENT_UPSCALERS, *PIXEL_UPSCALERS)
 
 SizeOf = Callable[[str], tuple[int, int]]
 """The size of a picture that is known here. Raises Problem for another."""
+
+
+@dataclass
+class Found:
+    """What the texts of a request lead to: the sizes of pictures by their ids, the files of names."""
+
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    files: dict[tuple[Kind, str], Path] = field(default_factory=dict)
 
 
 def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Request, dict[str, Any]]:
@@ -24,15 +38,19 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
     Names are those of the registry, pictures are known by their pixels: no text of a client becomes a path.
     Raises RequestError and Problem.
     """
+    found = Found()
+    for place, role, text in texts(request):
+        name = place.partition("[")[0].partition(".")[0]
+        if role == "picture":
+            found.sizes[text] = known_size(text, name, size_of)
+        elif role in ("sampler", "spacing"):
+            check_choice(text, name, role, catalogue.samplers())
+        elif role not in ("words", "model"):
+            found.files |= named_file(role, text, name)  # type: ignore[arg-type]  # what is left are kinds
+        elif role == "model":
+            catalogue.card(text)
     card = catalogue.card(request.model)
-    check_names(request, catalogue)
-    sizes = {
-        field: known_size(id, field, size_of) for field in PICTURE_FIELDS if (id := getattr(request, field)) is not None
-    }
-    steering = steering_pictures(request)
-    for field, id in steering:
-        known_size(id, field, size_of)
-    check_together(request, sizes)
+    check_together(request, found.sizes)
     stated = card["defaults"]
     defaults = Defaults(
         name=card["name"],
@@ -41,73 +59,67 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         guidance=stated["guidance"],
         sampler=stated["sampler"],
     )
+    hashes = [[kind, name, hash_file(path)] for (kind, name), path in found.files.items() if path.is_file()]
     work = {
-        "ids": [*(getattr(request, field) for field in sizes), *(id for _, id in steering)],
+        "ids": list(found.sizes),
         "hash": None if request.vae else card["hash"],
-        "files": file_hashes(request),
+        "files": hashes,
         "total": request.total,
     }
-    return fill(request, defaults, sizes.get("image")), work
+    named = replace(request, model=card["name"])
+    return fill(named, defaults, found.sizes.get(request.image or "")), work
 
 
-def known_size(id: str, field: str, size_of: SizeOf) -> tuple[int, int]:
+def known_size(id: str, name: str, size_of: SizeOf) -> tuple[int, int]:
     """The size of a picture that a field names. Raises RequestError if it is not known here."""
     try:
         if id.startswith("sha256:"):
             return size_of(id)
     except Problem:
         pass
-    raise RequestError(f"{field} is {id[:80]!r}, which is no picture here; upload it, and give the id it gets", field)
+    raise RequestError(f"{name} is {id[:80]!r}, which is no picture here; upload it, and give the id it gets", name)
 
 
-def steering_pictures(request: Request) -> list[tuple[str, str]]:
-    """The pictures that controls and image prompts name, each with its field."""
-    controls = [("controls", each.image) for each in request.controls if each.image is not None]
-    return controls + [("image_prompts", id) for each in request.image_prompts for id in each.images]
+def check_choice(text: str, name: str, role: str, facts: Mapping[str, Any]) -> None:
+    """Raise RequestError for a sampler or a spacing that is not understood."""
+    understood = facts["understood" if role == "sampler" else "understood_spacings"]
+    if text in understood or text.lower() in understood:
+        return
+    shown = [each["name"] for each in facts["samplers"]] if role == "sampler" else facts["spacings"]
+    raise RequestError(f"{role} {text[:80]!r} is not known; known are {', '.join(shown)}", name)
 
 
-def check_together(request: Request, sizes: dict[str, tuple[int, int]]) -> None:
+def named_file(kind: Kind, text: str, name: str) -> dict[tuple[Kind, str], Path]:
+    """The file of a name of the registry, or none for what needs no file. Raises RequestError for any other text."""
+    if kind == "upscaler" and text in BUILT_IN:
+        return {}
+    added = registry()
+    if text in added.aliases or text in {each.name for each in known(kind)} or _titled(text, kind):
+        try:
+            return {(kind, text): locate(text, kind=kind)}
+        except ModelNotFoundError:
+            pass
+    told = f"{name} has {text[:80]!r}, which is no {kind}'s name here; `sfumato models add` gives a file one"
+    raise RequestError(told, name)
+
+
+def _titled(text: str, kind: Kind) -> bool:
+    try:
+        return match(text, list(entries(registry().folders, kind))) is not None
+    except ModelNotFoundError:
+        return False
+
+
+def check_together(request: Request, sizes: Mapping[str, tuple[int, int]]) -> None:
     """Raise RequestError for fields that need another one."""
-    for field, given in (("mask", request.mask is not None), ("strength", request.strength is not None)):
+    for name, given in (("mask", request.mask is not None), ("strength", request.strength is not None)):
         if given and request.image is None:
-            raise RequestError(f"{field} is given but no image; give a start image", field)
+            raise RequestError(f"{name} is given but no image; give a start image", name)
     if request.mask_blur is not None and request.mask is None:
         raise RequestError(f"mask_blur is {request.mask_blur} but there is no mask; give a mask", "mask_blur")
-    if "mask" in sizes and sizes["mask"] != sizes["image"]:
-        (w, h), (image_w, image_h) = sizes["mask"], sizes["image"]
-        raise RequestError(f"mask is {w}x{h} and the image {image_w}x{image_h}; they must be of one size", "mask")
-
-
-def check_names(request: Request, catalogue: Catalogue) -> None:
-    """Raise RequestError for names that the worker could not find, and for places that are not names."""
-    facts = catalogue.samplers()
-    choice = ", ".join(each["name"] for each in facts["samplers"])
-    for field, known, shown, asked in (
-        ("sampler", facts["understood"], choice, request.sampler),
-        ("spacing", facts["understood_spacings"], ", ".join(facts["spacings"]), request.spacing),
-    ):
-        if asked is not None and asked not in known and asked.lower() not in known:
-            raise RequestError(f"{field} {asked[:80]!r} is not known; known are {shown}", field)
-    for field, name in named(request):
-        if name not in catalogue.known():
-            told = f"{field} has {name[:80]!r}, which is no name here; `sfumato models add` names files"
-            raise RequestError(told, field)
-
-
-def named(request: Request) -> list[tuple[str, str]]:
-    """The files that a request names, each with its field."""
-    single = [(field, getattr(request, field)) for field in FILE_FIELDS]
-    several = [(field, each.name) for field in NAMED_FILES for each in getattr(request, field)]
-    networks = [("controls", each.model) for each in request.controls]
-    networks += [
-        ("image_prompts", name) for each in request.image_prompts for name in (each.model, each.encoder) if name
-    ]
-    if request.refiner is not None:
-        networks.append(("refiner", request.refiner.model))
-    return [(field, name) for field, name in [*single, *several, *networks] if name is not None]
-
-
-def file_hashes(request: Request) -> dict[str, str]:
-    """What shows whether the files that change a model are still the same when the job is drawn."""
-    places = {name: locate(name) for _, name in named(request)}
-    return {name: hash_file(place) for name, place in places.items() if place.is_file()}
+    if request.mask is None or request.image is None:
+        return
+    (width, height), (image_width, image_height) = sizes[request.mask], sizes[request.image]
+    if (width, height) != (image_width, image_height):
+        told = f"mask is {width}x{height} and the image {image_width}x{image_height}; they must be of one size"
+        raise RequestError(told, "mask")

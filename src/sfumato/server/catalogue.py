@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from sfumato import __version__
-from sfumato.errors import SfumatoError
+from sfumato.errors import ModelNotFoundError, SfumatoError
 from sfumato.server.database import Database
 from sfumato.server.problems import Problem, plain
 from sfumato.server.settings import Settings
 from sfumato.text.prompt import PromptReport, report
 from sfumato.text.tokenizer import Tokenizer
+from sfumato.weights.adopted import entries
 from sfumato.weights.known import Known, known_models
+from sfumato.weights.locate import registry
+from sfumato.weights.titles import match
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,8 @@ class Catalogue:
         wanted = name if name is not None else self.default()
         if wanted is None:
             raise Problem(409, "model.none", "there is no model; `sfumato models add NAME PATH` gives one a name")
+        if wanted not in known and (entry := titled(wanted)) is not None:
+            wanted = entry
         if wanted not in known:
             named = ", ".join(sorted(known))
             raise Problem(422, "request.model", f"model is {wanted!r}; it must be one of {named}", field="model")
@@ -158,6 +163,15 @@ class Catalogue:
         with self._lock:
             state, card = self._cards.get(known.name, ("", {}))
         return card if card and state == state_of(known) else None
+
+
+def titled(name: str) -> str | None:
+    """The name of the model that a title of A1111 or ComfyUI means: `name.safetensors [hash]`."""
+    try:
+        found = match(name, list(entries(registry().folders, "model")))
+    except ModelNotFoundError:
+        return None
+    return None if found is None else found.name
 
 
 def state_of(known: Known) -> str:

@@ -3,6 +3,7 @@
 Plain ASGI, around everything: a route that forgets to ask is asked for all the same.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -10,8 +11,7 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,9 +34,8 @@ PAGE_POLICY = (
     "frame-ancestors 'none'"
 )
 MEDIA_POLICY = "default-src 'none'; sandbox"
+MOST_HEADERS, HEADER_BYTES = 100, 16 * 1024
 BODY_SECONDS = 15.0  # between two pieces of a body
-
-Headers = dict[bytes, bytes]
 
 
 def session(token: str) -> str:
@@ -55,9 +54,21 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        answered = False
+        answered, replaced = False, False
+        body = Measured(self._most(scope["path"]), scope, receive)
 
         async def answer(message: Message) -> None:
+            nonlocal answered, replaced
+            if replaced:  # what the application would have said of a body that it could not read
+                return
+            if message["type"] == "http.response.start" and body.problem is not None and not answered:
+                replaced = True
+                problem, body.problem = body.problem, None
+                await refuse(scope, told, problem)
+                return
+            await told(message)
+
+        async def told(message: Message) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
@@ -66,19 +77,21 @@ class Guard:
 
         try:
             self._check(scope)
-            body = receive if scope["type"] == "websocket" else self._measured(scope, receive)
-            await self._app(scope, body, answer)
+            body.check_stated()
+            await self._app(scope, receive if scope["type"] == "websocket" else body, answer)
         except Problem as problem:
             if not answered:
-                await refuse(scope, answer, problem)
+                await refuse(scope, told, problem)
         except Exception as error:
             log.exception("%s %s failed", scope.get("method", "websocket"), scope["path"])
             if answered:
                 raise
-            await refuse(scope, answer, as_problem(error))
+            await refuse(scope, told, as_problem(error))
 
     def _check(self, scope: Scope) -> None:
         headers = header_lists(scope)
+        if len(scope["headers"]) > MOST_HEADERS or sum(len(n) + len(v) for n, v in scope["headers"]) > HEADER_BYTES:
+            raise Problem(431, "headers.large", "the header fields are too many, or too large")
         self._check_host(scope, headers)
         unsafe = scope["type"] == "websocket" or scope["method"] not in SAFE
         if unsafe:
@@ -148,39 +161,45 @@ class Guard:
                     return
         raise Problem(401, "token", "this server asks for its token", hint="Authorization: Bearer TOKEN")
 
-    def _measured(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive`, which counts: a body that is too large, or does not come, ends as it is read."""
-        import asyncio
+    def _most(self, path: str) -> int:
+        """The largest body that this path takes."""
+        limits = self._settings.limits
+        if path.startswith(PICTURES):
+            return limits.upload
+        return limits.json_upload if path.startswith(BASE64) else limits.body
 
-        path, limits = scope["path"], self._settings.limits
-        most = (
-            limits.upload
-            if path.startswith(PICTURES)
-            else limits.json_upload
-            if path.startswith(BASE64)
-            else limits.body
-        )
-        stated = header_lists(scope).get(b"content-length", [b"0"])[0]
-        too_large = Problem(413, "body.large", f"the body is too large; at most {most} bytes are taken here")
-        if stated.isdigit() and int(stated) > most:
-            raise too_large
-        read, over = 0, False
 
-        async def measured() -> Message:
-            nonlocal read, over
-            if over:  # a listener for the end of the connection, which may take for ever
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), BODY_SECONDS)
-            except TimeoutError:
-                raise Problem(408, "body.slow", "the body did not come in time") from None
-            read += len(message.get("body", b""))
-            if read > most:
-                raise too_large
-            over = not message.get("more_body", False)
-            return message
+class Measured:
+    """A request's body as it comes in: too large, or too slow, and it ends. `problem` is why."""
 
-        return measured
+    def __init__(self, most: int, scope: Scope, receive: Receive) -> None:
+        self._most, self._receive = most, receive
+        self._read, self._over = 0, False
+        self._stated = header_lists(scope).get(b"content-length", [b"0"])[0]
+        self.problem: Problem | None = None
+
+    def check_stated(self) -> None:
+        """Raise Problem if the body is said to be too large."""
+        if self._stated.isdigit() and int(self._stated) > self._most:
+            raise self._refused(413, "body.large", f"the body is too large; at most {self._most} bytes are taken here")
+
+    async def __call__(self) -> Message:
+        """The next piece. Raises Problem."""
+        if self._over:  # a listener for the end of the connection, which may take for ever
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+        except TimeoutError:
+            raise self._refused(408, "body.slow", "the body did not come in time") from None
+        self._read += len(message.get("body", b""))
+        if self._read > self._most:
+            raise self._refused(413, "body.large", f"the body is too large; at most {self._most} bytes are taken here")
+        self._over = not message.get("more_body", False)
+        return message
+
+    def _refused(self, status: int, code: str, detail: str) -> Problem:
+        self.problem = Problem(status, code, detail)
+        return self.problem
 
 
 class Rates:
@@ -223,7 +242,7 @@ async def refuse(scope: Scope, send: Callable[[Message], Awaitable[None]], probl
 
 def with_policy(headers: Iterable[tuple[bytes, bytes]], path: str) -> list[tuple[bytes, bytes]]:
     """The header fields of an answer, with those that tell a browser what not to do."""
-    found: MutableMapping[bytes, Any] = {name.lower(): value for name, value in headers}
+    found = {name.lower(): value for name, value in headers}
     media = found.get(b"content-type", b"").startswith(b"image/")
     extra = {
         b"x-content-type-options": b"nosniff",

@@ -8,7 +8,7 @@ from types import FrameType
 
 import uvicorn
 
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, RequestError
 from sfumato.server.app import make_app
 from sfumato.server.guard import is_loopback
 from sfumato.server.service import Service
@@ -20,14 +20,15 @@ HARD_STOP = 1.0  # seconds for the running job after the second signal
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigError for settings that would open the server to strangers."""
+    """Raise RequestError for settings that would open the server to strangers."""
     if settings.token is None and not is_loopback(settings.host):
-        raise ConfigError(
+        raise RequestError(
             f"--host {settings.host} can be reached from other machines, and there is no token: anybody could use "
-            "this one. Set one with --token (or SFUMATO_TOKEN), or listen on 127.0.0.1."
+            "this one. Set one with --token (or SFUMATO_TOKEN), or listen on 127.0.0.1.",
+            "host",
         )
     if settings.token is not None and len(settings.token) < 16:
-        raise ConfigError("the token is too short to keep anybody out: use at least 16 characters.")
+        raise RequestError("the token is too short to keep anybody out: use at least 16 characters.", "token")
 
 
 class Server(uvicorn.Server):

@@ -29,6 +29,8 @@ from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
 from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress, Reading, Upload
 from sfumato.server.views import job_of, moment, picture_of
+from sfumato.weights.known import known
+from sfumato.weights.registry import Kind
 
 log = logging.getLogger(__name__)
 
@@ -373,17 +375,15 @@ class Service:
         """The models that can be named."""
         default = self.catalogue.default()
         found = []
-        for known, card in self.catalogue.cards():
-            if card is not None and card.get("kind", "model") != "model":
-                continue
-            stated: dict[str, Any] = {"name": known.name, "source": known.kind, "default": known.name == default}
+        for each, card in self.catalogue.cards():
+            stated: dict[str, Any] = {"name": each.name, "source": each.kind, "default": each.name == default}
             if card is None:
-                stated |= {"title": known.name, "family": "", "why": "it is being read"}
+                stated |= {"title": each.name, "family": "", "why": "it is being read"}
             elif "problem" in card:
-                stated |= {"title": known.name, "family": "", "missing": [card["problem"]]}
+                stated |= {"title": each.name, "family": "", "missing": [card["problem"]]}
             else:
                 stated |= {name: card[name] for name in ModelCard.model_fields if name in card and name != "name"}
-                stated["loaded"] = known.name in self.runner.loaded
+                stated["loaded"] = each.name in self.runner.loaded
             found.append(ModelCard(**stated))
         return found
 
@@ -394,10 +394,13 @@ class Service:
                 return card
         raise Problem(404, "model.unknown", f"there is no model {name!r}")
 
-    def named_files(self, kind: str) -> list[dict[str, Any]]:
-        """What else can be named: loras, embeddings, vaes, ..., as far as it has been read."""
-        cards = [(known, card) for known, card in self.catalogue.cards() if card and card.get("kind") == kind]
-        return [{"name": known.name, **{k: v for k, v in card.items() if k != "kind"}} for known, card in cards]
+    def named_files(self, kind: Kind) -> list[dict[str, Any]]:
+        """What else of a kind can be named, and the size of its file in bytes."""
+        return [
+            {"name": each.name, "source": each.kind, "size_bytes": path.stat().st_size if path.is_file() else None}
+            for each in known(kind)
+            for path in [Path(each.place)]
+        ]
 
     def system(self) -> dict[str, Any]:
         """What the server is and does."""
@@ -428,7 +431,7 @@ class Service:
             "request": request,
             "folder": str(self.folders.staging),
             "hash": work.get("hash"),
-            "files": work.get("files", {}),
+            "files": work.get("files", []),
             "pictures": {},
         }
         for id in work.get("ids", []):

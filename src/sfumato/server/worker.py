@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
@@ -31,6 +31,8 @@ from sfumato.server.problems import Problem, as_problem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from sfumato.weights.registry import Kind
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ class Worker:
                 f"the model's files are not those of when the job was accepted ({stated[:12]}, now {found[:12]})",
                 hint="submit it again, to draw with the present ones",
             )
+        check_files(job.get("files", []))
         due = 0.0
         for event in self._artist.run(request, paths(job), lambda: self._wishes.pop(job["draw"], None)):
             if job["draw"] in self._cancelled:
@@ -134,6 +137,16 @@ class Worker:
                 self.tell(preview=moment | {"image": data_url(event.images[0])})
             elif isinstance(event, Finished):
                 self.tell(picture=written(event, Path(job["folder"]), f"{job['draw']}-{job['attempt']}-{event.index}"))
+
+
+def check_files(files: "Sequence[tuple[Kind, str, str]]") -> None:
+    """Raise Problem if a file that changes the model is not the one of when the job was accepted."""
+    from sfumato.weights.hashing import hash_file
+    from sfumato.weights.locate import locate
+
+    for kind, name, stated in files:
+        if hash_file(locate(name, kind=kind)) != stated:
+            raise Problem(409, "file.changed", f"the {kind} {name} is another file than when the job was accepted")
 
 
 def paths(job: Mapping[str, Any]) -> dict[str, Path]:

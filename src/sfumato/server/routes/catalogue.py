@@ -110,7 +110,7 @@ def upscalers(service: Asked) -> dict[str, list[dict[str, Any]]]:
 @router.get("/controls")
 def controls(service: Asked) -> dict[str, list[dict[str, Any]]]:
     """The control networks that can be named."""
-    return {"controls": service.named_files("control")}
+    return {"controls": service.named_files("controlnet")}
 
 
 @router.get("/samplers")
