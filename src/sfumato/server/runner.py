@@ -68,7 +68,8 @@ class Runner:
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait for the end; has it come?"""
-        self._thread.join(seconds)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     @property

@@ -27,6 +27,7 @@ from sfumato.server.problems import Problem
 from sfumato.server.queue import NewJob
 from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
+from sfumato.server.texts import picture_ids
 from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress, Reading, Upload
 from sfumato.server.views import job_of, moment, picture_of
 from sfumato.weights.known import known
@@ -153,9 +154,12 @@ class Service:
         """A job that makes a picture again and compares."""
         with self.database.reading() as connection:
             row = gallery.get_picture(connection, picture)
+            job = None if row["job"] is None else jobs.get(connection, row["job"])
         record = json.loads(row["record"])
-        inputs = list(record.get("inputs", {}).values())
-        work = {"picture": picture, "replay": row["file"], "ids": inputs, "total": 1}
+        asked = record.get("request", {}) if job is None else json.loads(job["request"])
+        # the record names pictures by what was made of them, the job by what was handed in
+        handed = dict(zip(picture_ids(record.get("request", {})), picture_ids(asked), strict=False))
+        work = {"picture": picture, "replay": row["file"], "ids": handed, "total": 1}
         return self._add(
             NewJob(
                 id=str(uuid.uuid4()),
@@ -434,9 +438,10 @@ class Service:
             "files": work.get("files", []),
             "pictures": {},
         }
-        for id in work.get("ids", []):
+        ids = work.get("ids", [])
+        for name, id in ids.items() if isinstance(ids, dict) else zip(ids, ids, strict=True):
             try:
-                task["pictures"][id] = str(self.pixels_file(id)[0])
+                task["pictures"][name] = str(self.pixels_file(id)[0])
             except Problem:
                 continue  # the worker says which field lacks it
         if row["kind"] == "replay":

@@ -34,6 +34,8 @@ ROLES: Mapping[str, Role] = {
     "embeddings[].word": "words",
     "controls[].model": "controlnet",
     "controls[].image": "picture",
+    "controls[].preprocessor": "words",
+    "perturbed_attention.layers[]": "words",
     "image_prompts[].model": "controlnet",
     "image_prompts[].image": "picture",
     "image_prompts[].mask": "picture",
@@ -73,3 +75,8 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from leaves(each, f"{place}[]")
+
+
+def picture_ids(request: Mapping[str, Any]) -> list[str]:
+    """The pictures that a request's JSON names, in its order."""
+    return [text for place, text in sorted(leaves(request), key=lambda each: each[0]) if ROLES.get(place) == "picture"]

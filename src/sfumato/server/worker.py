@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
-from sfumato.errors import RequestError
 from sfumato.events import Event, Finished, Halt, Loading, Preview, Progress
 from sfumato.request import Request
 from sfumato.server.gallery import write_flushed
@@ -227,36 +226,22 @@ class EngineArtist:
             yield Loading(request.model or "the embedded model")
         yield from self._engine.run(
             request,
-            image=picture_of(request.image, "image", pictures),
-            mask=picture_of(request.mask, "mask", pictures),
-            pictures=pictures,
+            pictures=dict(pictures),
             preview_every=1,
             halt=halt,
         )
 
     def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]:
         """Make a picture again and say what came of it."""
-        from sfumato.metadata import describe
         from sfumato.replay import replay
 
-        inputs = (describe(picture).record or {}).get("inputs", {})
-        given = {id: pictures[id] for id in inputs.values() if id in pictures}
-        verdict = replay(picture, engine=self._engine, pictures=given)
+        verdict = replay(picture, engine=self._engine, pictures=dict(pictures))
         outcome = {"environment changed": "changed", "missing weight": "missing", "missing picture": "missing"}
         return {"outcome": outcome.get(verdict.outcome, verdict.outcome), "detail": verdict.message}
 
     def trim(self) -> None:
         """Let go of all models, and of the memory that is kept for more."""
         self._engine.forget()
-
-
-def picture_of(name: str | None, field: str, pictures: Mapping[str, Path]) -> Path | None:
-    """The file of a picture that a request names. Raises RequestError if it was not handed over."""
-    if name is None:
-        return None
-    if name not in pictures:
-        raise RequestError(f"{field} is {name}, a picture that is not there any more", field)
-    return pictures[name]
 
 
 def serve(artist: Callable[[], Artist]) -> None:

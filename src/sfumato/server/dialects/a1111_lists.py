@@ -13,6 +13,7 @@ from sfumato.server.dialects.a1111_scripts import LISTED
 from sfumato.server.dialects.a1111_styles import read_styles
 from sfumato.server.service import Service
 from sfumato.server.values import ModelCard
+from sfumato.weights.registry import Kind
 
 NOTHING_TO_DO = (
     "refresh-checkpoints",
@@ -31,13 +32,13 @@ def catalogue(service: Service) -> Catalogue:
         vaes=_places(service, "vae"),
         loras=_places(service, "lora"),
         embeddings=_places(service, "embedding"),
-        controls=_places(service, "control"),
+        controls=_places(service, "controlnet"),
         upscalers=_places(service, "upscaler"),
         styles=read_styles(),
     )
 
 
-def _places(service: Service, kind: str) -> dict[str, str]:
+def _places(service: Service, kind: Kind) -> dict[str, str]:
     return {each["name"]: each["name"] for each in service.named_files(kind)}
 
 
