@@ -102,6 +102,9 @@ def to_mask(picture: Image.Image) -> Image.Image:
 
 def to_kept(picture: Image.Image) -> Image.Image:
     """The picture as 8-bit sRGB with its transparency: L, LA, RGB or RGBA. `to_rgb` and `to_mask` see no difference."""
+    if picture.mode in ("L", "LA", "RGB", "RGBA") and not {"icc_profile", "transparency"} & set(picture.info):
+        picture.info = {}
+        return picture  # as it is, because a copy of a large one costs as much as the picture
     picture = _eight_bits(picture)
     alpha = _alpha(picture)
     if picture.mode in ("1", "L", "LA") and "icc_profile" not in picture.info:

@@ -1,6 +1,6 @@
 """The child that reads one picture of a stranger: limits first, then the decoder, then raw pixels and an end.
 
-stdin: the file. stdout: one JSON line, and as many bytes as it says. Whatever a damaged file does to a decoder happens
+stdin: the file. stdout: one JSON line, and the pixels, row by row. Whatever a damaged file does to a decoder happens
 here, in a process that may write nothing, reach nothing and lasts for seconds.
 """
 
@@ -10,15 +10,17 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from PIL.Image import Image
 
 MEMORY = 1536 * 2**20  # address space, of which modules take a third
 SECONDS = 15
 PIXELS = 40_000_000
 SIDE = 16_384
+ROWS = 64
 PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
 
@@ -40,28 +42,33 @@ def confine() -> None:
         library.unshare(CLONE_NEWUSER | CLONE_NEWNET)
 
 
-def read(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """What a picture file is, and its pixels: upright, 8 bits a channel, sRGB. A `problem` where it is none."""
+def read(content: bytes) -> tuple[dict[str, Any], "Image | None"]:
+    """What a picture file is, and the picture: upright, 8 bits a channel, sRGB. A `problem` where it is none."""
     from sfumato.errors import PictureError
     from sfumato.opening import open_picture, to_kept
 
     kind = magic(content)
     if kind is None:
-        return problem(415, "picture.type", "the body is no PNG, JPEG or WebP picture"), b""
+        return problem(415, "picture.type", "the body is no PNG, JPEG or WebP picture"), None
     size = size_of(content, kind)
     if size is None:
-        return problem(422, "picture.unreadable", f"the {kind} picture is damaged"), b""
+        return problem(422, "picture.unreadable", f"the {kind} picture is damaged"), None
     width, height = size
     if width * height > PIXELS or max(size) > SIDE or min(size) < 1:
         told = f"the picture has {width}x{height} pixels; at most {SIDE} a side and {PIXELS} in all are taken"
-        return problem(413, "picture.large", told), b""
+        return problem(413, "picture.large", told), None
     try:
-        opened = open_picture(content, formats=(kind,))
-        kept = to_kept(opened)
+        kept = to_kept(open_picture(content, formats=(kind,)))
     except (PictureError, MemoryError) as error:
-        return problem(422, "picture.unreadable", str(error) or "the picture needs too much memory"), b""
+        return problem(422, "picture.unreadable", str(error) or "the picture needs too much memory"), None
     about = {"width": kept.width, "height": kept.height, "mode": kept.mode, "reading": reading(content, kind)}
-    return about, kept.tobytes()
+    return about, kept
+
+
+def pixels(picture: "Image") -> Iterator[bytes]:
+    """The bytes of a picture, a few rows at a time."""
+    for top in range(0, picture.height, ROWS):
+        yield picture.crop((0, top, picture.width, min(top + ROWS, picture.height))).tobytes()
 
 
 def magic(content: bytes) -> str | None:
@@ -147,10 +154,11 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)
     confine()
-    about, pixels = read(sys.stdin.buffer.read())
+    about, picture = read(sys.stdin.buffer.read())
     with os.fdopen(out, "wb") as answer:
-        answer.write(json.dumps({**about, "bytes": len(pixels)}).encode() + b"\n")
-        answer.write(pixels)
+        answer.write(json.dumps(about).encode() + b"\n")
+        if picture is not None:
+            answer.writelines(pixels(picture))
 
 
 if __name__ == "__main__":

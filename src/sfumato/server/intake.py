@@ -95,7 +95,7 @@ class Intake:
                 )
             width, height, mode = int(about["width"]), int(about["height"]), str(about["mode"])
             reading = about["reading"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise died from None
         if mode not in CHANNELS or not 0 < width <= SIDE or not 0 < height <= SIDE or width * height > PIXELS:
             raise died
