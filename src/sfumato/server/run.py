@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
-from sfumato.errors import ConfigError, RequestError
+from sfumato.errors import ConfigError, RequestError, SfumatoError
 from sfumato.server.app import make_app
 from sfumato.server.guard import is_loopback
 from sfumato.server.service import Service
@@ -31,6 +32,21 @@ def check(settings: Settings) -> None:
         raise RequestError("the token is too short to keep anybody out: use at least 16 characters.", "token")
 
 
+def listen(settings: Settings) -> socket.socket:
+    """A socket at the address. Raises ConfigError if it is taken, or not this machine's."""
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        place = f"{settings.host}:{settings.port}"
+        raise ConfigError(
+            f"{place} cannot be listened at: {error.strerror or error}. Choose another --port."
+        ) from error
+    return listener
+
+
 class Server(uvicorn.Server):
     """uvicorn, which on a signal first lets the running job end, while it answers that it is stopping."""
 
@@ -38,12 +54,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._ready, self._signals = service, ready, 0
 
-    async def startup(self, sockets: list | None = None) -> None:  # type: ignore[type-arg]  # uvicorn's own
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Bind, then say where."""
         await super().startup(sockets)
         for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
+            for each in server.sockets:
+                host, port = each.getsockname()[:2]
                 self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -64,7 +80,12 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, ready: Callable[[str], None] = lambda address: None) -> None:
     """Serve until SIGTERM or Ctrl-C; `ready` is called with the address. Raises SfumatoError."""
     check(settings)
-    service = Service(settings)
+    listener = listen(settings)
+    try:
+        service = Service(settings)
+    except SfumatoError:
+        listener.close()
+        raise
     config = uvicorn.Config(
         make_app(service),
         host=settings.host,
@@ -81,6 +102,4 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda address: Non
         http="h11",
     )
     server = Server(config, service, ready)
-    asyncio.run(server.serve())
-    if not server.started:
-        raise ConfigError(f"nothing listens: {settings.host}:{settings.port} is taken. Choose another with --port.")
+    asyncio.run(server.serve(sockets=[listener]))

@@ -1,0 +1,60 @@
+"""`sfumato serve` as people start it, with the engine and the embedded model."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+from PIL import Image
+
+import sfumato
+from sfumato.cli.app import run
+
+
+def test_help_is_quick_and_loads_nothing_of_the_server() -> None:
+    code = "import sys, sfumato.cli\ntry:\n    sfumato.cli.main(['serve', '--help'])\nexcept SystemExit:\n    pass\n"
+    code += "print([name for name in ('torch', 'fastapi', 'uvicorn', 'PIL', 'httpx2') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert "--allow-host" in done.stdout
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert run(["serve", "--port", port, "--data", str(tmp_path / "data")]) == 1
+
+
+def test_a_served_picture_is_the_one_that_is_drawn_here(tmp_path: Path) -> None:
+    environment = {**os.environ, "SFUMATO_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "sfumato", "serve", "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        address = re.fullmatch(r"sfumato serves at (http://127\.0\.0\.1:\d+)\n", told)
+        assert address is not None, told
+        with sfumato.Client(address[1]) as client:
+            job = client.submit(sfumato.Request(prompt="a red house on green grass", seed=5, steps=3))
+            done = client.wait(job.id, 120)
+            assert done.state == "done", done
+            [picture] = client.pictures(done)
+            replay = httpx2.post(f"{address[1]}/sfumato/v1/pictures/{done.pictures[0].id}/replay").json()
+            result = client.wait(replay["id"], 60).result
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(30) == 0
+        assert time.monotonic() - started < 10
+    [here] = sfumato.generate(sfumato.load(), sfumato.Request(prompt="a red house on green grass", seed=5, steps=3))
+    assert picture.tobytes() == here.tobytes()
+    assert result is not None and result["outcome"] == "identical"
+    files = list((tmp_path / "home" / "server" / "pictures").rglob("*.png"))
+    assert [Image.open(io.BytesIO(file.read_bytes())).tobytes() for file in files] == [here.tobytes()]
