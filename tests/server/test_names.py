@@ -1,0 +1,53 @@
+"""Files that a request names: those of the registry, the same when it is drawn as when it was accepted."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from sfumato.weights.locate import add_alias
+
+API = "/sfumato/v1"
+
+
+@pytest.fixture
+def named(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    for name in ("ink", "paper"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+        add_alias(name, tmp_path / f"{name}.safetensors", kind="lora")
+    client: TestClient = start()
+    return client
+
+
+def ended(client: TestClient, id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while (job := client.get(f"{API}/jobs/{id}").json())["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return job  # type: ignore[no-any-return]  # JSON
+
+
+def test_names_of_the_registry_are_listed_and_taken(named: TestClient) -> None:
+    listed = named.get(f"{API}/loras").json()["loras"]
+    assert [each["name"] for each in listed] == ["ink", "paper"]
+    for request in ({"prompt": "x", "loras": [["ink", 0.5]]}, {"prompt": "x <lora:paper:0.7>"}):
+        answer = named.post(f"{API}/jobs", json={"request": request})
+        assert answer.status_code == 202, answer.text
+        assert ended(named, answer.json()["id"])["state"] == "done"
+
+
+def test_a_lora_in_a_prompt_is_a_name_too(named: TestClient, tmp_path: Path) -> None:
+    for place in (str(tmp_path / "ink.safetensors"), "../ink", "ink.safetensors/", "nothing"):
+        answer = named.post(f"{API}/jobs", json={"request": {"prompt": f"x <lora:{place}:1>"}})
+        assert (answer.status_code, answer.json()["field"]) == (422, "prompt")
+
+
+def test_a_file_that_is_another_when_it_is_drawn_is_not_used(named: TestClient, tmp_path: Path) -> None:
+    named.post(f"{API}/jobs", json={"request": {"prompt": "a slow start", "steps": 30}})
+    waits = named.post(f"{API}/jobs", json={"request": {"prompt": "x", "loras": ["ink"]}}).json()["id"]
+    (tmp_path / "ink.safetensors").write_bytes(b"other bytes of it")
+    job = ended(named, waits)
+    assert (job["state"], job["error"]["code"]) == ("failed", "file.changed")
