@@ -48,7 +48,7 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         elif role not in ("words", "model"):
             found.files |= named_file(role, text, name)  # type: ignore[arg-type]  # what is left are kinds
         elif role == "model":
-            catalogue.card(text)
+            check_model(text, name, catalogue)
     card = catalogue.card(request.model)
     check_together(request, found.sizes)
     stated = card["defaults"]
@@ -68,6 +68,16 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
     }
     named = replace(request, model=card["name"])
     return fill(named, defaults, found.sizes.get(request.image or "")), work
+
+
+def check_model(text: str, name: str, catalogue: Catalogue) -> None:
+    """Raise RequestError, of the field that has it, for the name of a model that there is not; Problem for others."""
+    try:
+        catalogue.card(text)
+    except Problem as problem:
+        if problem.code != "request.model" or name == "model":
+            raise
+        raise RequestError(f"{name}: {problem.detail}", name) from None
 
 
 def known_size(id: str, name: str, size_of: SizeOf) -> tuple[int, int]:
