@@ -48,6 +48,7 @@ from sfumato.images import (
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Area, Autoencoder, Posterior, blend, decode_tiled, encode_tiled
 from sfumato.nn.circular import CircularConv2d
+from sfumato.nn.distilled import embeds_guidance, with_guidance
 from sfumato.nn.unet import UNet
 from sfumato.nn.watched import WatchedAttention, perturbed, watched
 from sfumato.request import SIDE_RANGE, Dialect
@@ -220,6 +221,9 @@ def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, loo
 
     Perturbed-attention and self-attention guidance add a call each.
     """
+    if embeds_guidance(model.unet):  # which answers with guidance itself
+        model = replace(model, unet=with_guidance(model.unet, guidance.scale))
+        guidance = replace(guidance, scale=1.0, plus_plus=None)
     alone = conditioned(model, positive, lookup)
     watching, attention = (model, None) if guidance.self_attention is None else watched_model(model)
     if guidance.asks_negative:

@@ -12,7 +12,7 @@ from sfumato.nn.unet import UNetConfig
 
 REFUSED: list[tuple[Any, str, str, object]] = [
     (UNetConfig, "sd15-unet", "class_embed_type", "timestep"),
-    (UNetConfig, "sd15-unet", "time_cond_proj_dim", 256),
+    (UNetConfig, "sd15-unet", "time_embedding_dim", 256),
     (UNetConfig, "sd15-unet", "act_fn", "gelu"),
     (UNetConfig, "sd15-unet", "resnet_time_scale_shift", "scale_shift"),
     (UNetConfig, "sd15-unet", "mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),

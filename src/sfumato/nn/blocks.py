@@ -53,14 +53,21 @@ def sinusoids(values: Tensor, width: int, *, cosine_first: bool, shift: float) -
 
 
 class Embedding(nn.Module):
-    """Two linear layers with a SiLU between them, for the timestep and the added conditions."""
+    """Two linear layers with a SiLU between them, for the timestep and the added conditions.
 
-    def __init__(self, width: int, inner: int) -> None:
+    With `condition_width` a projection of `condition` [1, width] is added first, once it is set (nn/distilled.py).
+    """
+
+    def __init__(self, width: int, inner: int, *, condition_width: int | None = None) -> None:
         super().__init__()
         self.linear_1 = nn.Linear(width, inner)
         self.linear_2 = nn.Linear(inner, inner)
+        self.cond_proj = nn.Linear(condition_width, width, bias=False) if condition_width else None
+        self.condition: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.cond_proj is not None and self.condition is not None:
+            x = x + self.cond_proj(self.condition.to(x))
         return self.linear_2(F.silu(self.linear_1(x)))  # type: ignore[no-any-return]
 
 

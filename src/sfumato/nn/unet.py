@@ -36,7 +36,6 @@ FIXED: dict[str, tuple[object, ...]] = {
     "time_embedding_dim": (None,),
     "time_embedding_act_fn": (None,),
     "timestep_post_act": (None,),
-    "time_cond_proj_dim": (None,),
     "conv_in_kernel": (3,),
     "conv_out_kernel": (3,),
     "attention_type": ("default",),
@@ -61,7 +60,8 @@ class UNetConfig:
     """What `unet/config.json` says, under diffusers' names.
 
     `attention_head_dim` is the number of heads, of all levels or of each, whatever its name says: diffusers named it
-    wrongly and kept it. `upcast_attention` changes nothing here: attention accumulates in float32 in any precision.
+    wrongly and kept it. `time_cond_proj_dim` is the width of the guidance that a distilled network embeds
+    (nn/distilled.py). `upcast_attention` changes nothing here: attention accumulates in float32 in any precision.
     """
 
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -84,6 +84,7 @@ class UNetConfig:
     addition_embed_type: str | None = None
     addition_time_embed_dim: int | None = None
     projection_class_embeddings_input_dim: int | None = None
+    time_cond_proj_dim: int | None = None
 
     def __post_init__(self) -> None:
         check_values(self, SIZES)
@@ -159,7 +160,7 @@ class DownPath(nn.Module):
         channels, levels = config.block_out_channels, config.levels
         embedding_width = 4 * channels[0]
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
-        self.time_embedding = Embedding(channels[0], embedding_width)
+        self.time_embedding = Embedding(channels[0], embedding_width, condition_width=config.time_cond_proj_dim)
         self.add_embedding = (
             Embedding(config.addition_width, embedding_width) if config.addition_embed_type is not None else None
         )

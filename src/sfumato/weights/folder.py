@@ -36,6 +36,8 @@ from sfumato.weights.opened import (
 
 PIPELINES = frozenset(
     {
+        "LatentConsistencyModelPipeline",
+        "LatentConsistencyModelImg2ImgPipeline",
         "StableDiffusionPipeline",
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionInpaintPipeline",
