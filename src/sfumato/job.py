@@ -86,7 +86,7 @@ class Job:
         """The controls and image prompts with their networks and what these see at this size."""
         size = (self.canvas.width, self.canvas.height)
         controls = steerings(self.model, self.read, size, start=self.picture, mask=self.mask)
-        return (*controls, *promptings(self.model, self.read))
+        return (*controls, *promptings(self.model, self.read, size))
 
     @cached_property
     def second(self) -> "Job | None":

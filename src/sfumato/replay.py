@@ -113,7 +113,7 @@ def _other_environment(record: Mapping[str, Any], model: Model, request: Request
 
 def _beside(picture: Path, digest: str, name: str) -> Path | None:
     """The picture in the same folder whose upright pixels have this digest."""
-    read = to_mask if name == "mask" else to_rgb
+    read = to_mask if name.endswith("mask") else to_rgb
     for path in sorted(picture.absolute().parent.iterdir()):
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             continue

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from diffusers.image_processor import IPAdapterMaskProcessor
 from PIL import Image
 from safetensors.torch import save_file
 from test_reference import LEVELS, NEGATIVE, PROMPT, generator, largest
@@ -118,6 +119,53 @@ def test_a_picture_with_an_image_prompt_equals_that_of_diffusers(
     assert largest(found, drawn(engine, pair(kind).ours, **asked)[0]) > 10  # it does something
 
 
+@pytest.mark.parametrize("form", ["plain", "plus"])
+def test_an_image_prompt_with_a_mask_equals_that_of_diffusers(
+    form: str, engine: Engine, pair: Callable[[str], Pair], adapter: Any, tower: Any
+) -> None:
+    path = adapter("sd1", form)
+    extractor = transformers.CLIPImageProcessor(size={"shortest_edge": 224}, crop_size=224)
+    parts = {**pair("sd1").components, "image_encoder": tower, "feature_extractor": extractor}
+    theirs = Pair(parts, pair("sd1").ours).theirs(diffusers.StableDiffusionPipeline)
+    theirs.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, image_encoder_folder=None)
+    theirs.set_ip_adapter_scale(0.8)
+    mask = Image.new("L", (80, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    try:
+        expected = theirs(
+            PROMPT,
+            ip_adapter_image=PICTURES["first"],
+            cross_attention_kwargs={"ip_adapter_masks": IPAdapterMaskProcessor().preprocess(mask, height=64, width=80)},
+            num_inference_steps=10,
+            guidance_scale=5.0,
+            height=64,
+            width=80,
+            generator=generator(5),
+        ).images[0]
+    finally:
+        theirs.unload_ip_adapter()
+    asked = {"prompt": PROMPT, "seed": 5, "steps": 10, "guidance": 5.0, "width": 80, "height": 64}
+    prompt = ImagePrompt(str(path), "first", 0.8, mask="where")
+    (found,) = drawn(engine, pair("sd1").ours, prompt, **asked, pictures={**PICTURES, "where": mask})
+    assert largest(found, expected) <= LEVELS
+    everywhere = ImagePrompt(str(path), "first", 0.8)
+    assert largest(found, drawn(engine, pair("sd1").ours, everywhere, **asked, pictures=PICTURES)[0]) > 10
+
+
+def test_a_mask_of_all_white_is_everywhere_and_one_of_all_black_nowhere(
+    engine: Engine, tiny: Model, adapter: Callable[..., Path]
+) -> None:
+    path = str(adapter("sd1", "plain"))
+    given = {**PICTURES, "white": Image.new("L", (9, 9), 255), "black": Image.new("L", (9, 9), 0)}
+    white, black = (
+        drawn(engine, tiny, ImagePrompt(path, "first", mask=each), pictures=given)[0] for each in ("white", "black")
+    )
+    (everywhere,) = drawn(engine, tiny, ImagePrompt(path, "first"), pictures=given)
+    (plain,) = drawn(engine, tiny)
+    assert largest(white, everywhere) <= 1
+    assert largest(black, plain) <= 1
+
+
 def test_a_picture_is_seen_as_transformers_shows_it() -> None:
     for picture in (scene(90, 60), scene(61, 333), scene(224, 224), scene(1000, 300)):
         theirs = CLIPImageProcessorPil()(picture, return_tensors="pt").pixel_values
@@ -162,11 +210,14 @@ def test_a_picture_with_image_prompts_tells_them_and_replays(
     for name, picture in PICTURES.items():
         picture.save(tmp_path / f"{name}.png")
     path = adapter("sd1", "plus")
-    prompt = ImagePrompt(str(path), [str(tmp_path / "first.png"), str(tmp_path / "second.png")], 0.7, 0.0, 0.9)
+    Image.linear_gradient("L").save(tmp_path / "where.png")
+    images, where = [str(tmp_path / f"{name}.png") for name in PICTURES], str(tmp_path / "where.png")
+    prompt = ImagePrompt(str(path), images, 0.7, 0.0, 0.9, mask=where)
     (found,) = drawn(engine, tiny, prompt)
     record = json.loads(found.info[CHUNK])
-    assert list(record["inputs"]) == ["image prompt 0.0", "image prompt 0.1"]
-    assert record["request"]["image_prompts"][0]["images"] == list(record["inputs"].values())
+    assert list(record["inputs"]) == ["image prompt 0 mask", "image prompt 0.0", "image prompt 0.1"]
+    said = record["request"]["image_prompts"][0]
+    assert [said["mask"], *said["images"]] == list(record["inputs"].values())
     digest = record["model"]["hashes"][f"control {path}"]
     assert parse_infotext(found.info[PARAMETERS]).parameters["ControlNet 0"] == (
         f"Module: ip-adapter-auto, Model: ip-adapter [{digest[:8]}], Weight: 0.7, Guidance Start: 0, Guidance End: 0.9"
@@ -205,7 +256,7 @@ def test_what_does_not_go_together_is_told(
         ({"images": []}, "must be one picture or a list"),
         ({"images": [""]}, "image_prompts is ''"),
         ({"start": 1, "end": 0}, "start 1 after end 0"),
-        ({"mask": "x"}, "each is an object of model, images"),
+        ({"maks": "x"}, "each is an object of model, images"),
     ],
 )
 def test_a_wrong_image_prompt_is_told(fields: dict[str, Any], told: str) -> None:

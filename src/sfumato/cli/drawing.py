@@ -204,7 +204,7 @@ def draw(request: Request, destination: Destination, machine: Painter, voice: Vo
     )
     seen = (
         *(each.image for each in request.controls),
-        *(name for each in request.image_prompts for name in each.images),
+        *(name for each in request.image_prompts for name in (*each.images, each.mask)),
     )
     for source in (request.image, request.mask, *seen):
         if source is not None:

@@ -52,6 +52,10 @@ class Steered:
             "they act. Repeatable.",
         ),
     ] = None
+    image_prompt_mask: Annotated[
+        str | None,
+        typer.Option(metavar="MASK", help="Where the image prompts count: white. Everywhere by default."),
+    ] = None
     image_encoder: Annotated[
         str | None,
         typer.Option(metavar="NAME|PATH", help="The image encoder of the IP-Adapters; looked for beside them."),
@@ -60,7 +64,8 @@ class Steered:
     def fields(self) -> dict[str, Any]:
         """The fields of the request. Raises typer.BadParameter."""
         prompts = [
-            ImagePrompt(**parse_image_prompt(each), encoder=self.image_encoder) for each in self.image_prompt or ()
+            ImagePrompt(**parse_image_prompt(each), encoder=self.image_encoder, mask=self.image_prompt_mask)
+            for each in self.image_prompt or ()
         ]
         controls = [parse_control(text) for text in self.control or ()]
         count = len(controls)

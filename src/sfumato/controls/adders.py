@@ -1,7 +1,7 @@
 """Control networks in a run: what each has been shown, and when and how much of what it makes counts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -115,12 +115,13 @@ class LevelsAdder:
 
 @dataclass(frozen=True)
 class ImageAdder:
-    """The tokens of pictures [B, n, C], the layers that make keys and values of them, and how much they count."""
+    """The tokens of pictures [B, n, C], the layers that make keys and values of them, and how much which counts."""
 
     layers: tuple[KeysAndValues, ...]
     tokens: Tensor
     weight: float
     span: Span
+    masks: Mapping[int, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, pictures: slice) -> Self:
         return replace(self, tokens=self.tokens[pictures])
@@ -130,15 +131,16 @@ class ImageAdder:
         return replace(self, tokens=torch.cat([each.tokens for each in (self, *others)]))
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Self:
-        """The tokens there; the layers are where they are."""
-        return replace(self, tokens=self.tokens.to(device=device, dtype=dtype))
+        """The tokens and masks there; the layers are where they are."""
+        masks = {cells: mask.to(device=device, dtype=dtype) for cells, mask in self.masks.items()}
+        return replace(self, tokens=self.tokens.to(device=device, dtype=dtype), masks=masks)
 
     def additions(self, call: UNetCall) -> Additions:
         """The tokens, for the UNet's cross-attentions."""
         if call.sigma not in self.span:
             return NOTHING
         keys, values = zip(*((layer.to_k_ip, layer.to_v_ip) for layer in self.layers), strict=True)
-        return Additions(images=(ImageTokens(self.tokens, keys, values, self.weight),))
+        return Additions(images=(ImageTokens(self.tokens, keys, values, self.weight, self.masks),))
 
 
 def weighted(maps: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:

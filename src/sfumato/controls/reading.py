@@ -6,9 +6,19 @@ import torch
 from PIL import Image
 
 from sfumato.controls.pictures import control_picture
-from sfumato.controls.steering import Prompting, Steering
+from sfumato.controls.steering import Prompting, Steering, masks_of
 from sfumato.errors import RequestError
-from sfumato.images import Pictures, clip_pixels, named_picture, open_picture, pad_to_multiple, to_rgb
+from sfumato.images import (
+    Pictures,
+    clip_pixels,
+    crop_to_fill,
+    mask_weights,
+    named_picture,
+    open_picture,
+    pad_to_multiple,
+    to_mask,
+    to_rgb,
+)
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.controlnet import ControlNet
@@ -27,6 +37,7 @@ class ReadControls:
     pictures: tuple[Image.Image | None, ...] = ()
     prompts: tuple[ImagePrompt, ...] = ()
     prompt_pictures: tuple[tuple[Image.Image, ...], ...] = ()
+    prompt_masks: tuple[Image.Image | None, ...] = ()
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -37,7 +48,12 @@ class ReadControls:
             for place, prompt in enumerate(self.prompts)
             for number, digest in enumerate(prompt.images)
         )
-        return {**{f"control {place}": digest for place, digest in named if digest is not None}, **dict(prompts)}
+        masks = {f"image prompt {place} mask": each.mask for place, each in enumerate(self.prompts) if each.mask}
+        return {
+            **masks,
+            **{f"control {place}": digest for place, digest in named if digest is not None},
+            **dict(prompts),
+        }
 
     def within(self, size: tuple[int, int], box: tuple[int, int, int, int]) -> "ReadControls":
         """The same with pictures of `size` cut to a box: those that lie over a start picture that is cut to it."""
@@ -62,16 +78,23 @@ def read_controls(request: Request, pictures: Pictures, *, start: bool) -> ReadC
             read.append((control, None))
         else:
             raise RequestError(f"controls has {control.model} without an image; give one, or a start image", "controls")
-    prompts, prompt_pictures = [], []
+    prompts, prompt_pictures, masks = [], [], []
     for prompt in request.image_prompts:
         seen = tuple(to_rgb(open_picture(named_picture(name, "image_prompts", pictures))) for name in prompt.images)
-        prompts.append(replace(prompt, images=tuple(f"sha256:{pixels_digest(each)}" for each in seen)))
+        mask, name = None, None
+        if prompt.mask is not None:
+            mask = to_mask(open_picture(named_picture(prompt.mask, "image_prompts", pictures)))
+            name = f"sha256:{pixels_digest(mask)}"
+        digests = tuple(f"sha256:{pixels_digest(each)}" for each in seen)
+        prompts.append(replace(prompt, images=digests, mask=name))
         prompt_pictures.append(seen)
+        masks.append(mask)
     return ReadControls(
         tuple(control for control, _ in read),
         tuple(picture for _, picture in read),
         tuple(prompts),
         tuple(prompt_pictures),
+        tuple(masks),
     )
 
 
@@ -96,14 +119,16 @@ def steerings(
     return tuple(made)
 
 
-def promptings(model: Model, read: ReadControls) -> tuple[Prompting, ...]:
-    """The image prompts with their networks and what these see."""
+def promptings(model: Model, read: ReadControls, size: tuple[int, int]) -> tuple[Prompting, ...]:
+    """The image prompts with their networks and what these see, for pictures of `size` (width, height) in pixels."""
     made = []
-    for prompt, seen in zip(read.prompts, read.prompt_pictures, strict=True):
+    for prompt, seen, mask in zip(read.prompts, read.prompt_pictures, read.prompt_masks, strict=True):
         network = model.controls[prompt.network]
         assert isinstance(network, Prompter)
         pixels = torch.cat([clip_pixels(each, network.encoder.config.image_size) for each in seen])
-        made.append(Prompting(prompt, network, pixels))
+        where = None if mask is None else pad_to_multiple(mask_weights(crop_to_fill(mask, *size)), model.stride)
+        levels = model.unet.config.levels
+        made.append(Prompting(prompt, network, pixels, {} if where is None else masks_of(where, model.stride, levels)))
     return tuple(made)
 
 

@@ -1,7 +1,7 @@
 """Pictures that steer a run: each shown to its control network once, then acting beside the prompts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -56,11 +56,15 @@ class Steering:
 
 @dataclass(frozen=True)
 class Prompting:
-    """An image prompt of a request, its networks and the pictures as the encoder sees them, [N, 3, S, S]."""
+    """An image prompt of a request, its networks and the pictures as the encoder sees them, [N, 3, S, S].
+
+    `masks`: how much each cell of a map of so many cells counts; see `ImageTokens`.
+    """
 
     prompt: ImagePrompt
     network: Prompter
     pixels: Tensor
+    masks: Mapping[int, Tensor] = field(default_factory=dict)
 
     @cached_property
     def tokens(self) -> tuple[Tensor, Tensor]:
@@ -76,10 +80,25 @@ class Prompting:
         if acting is None or prompt.weight == 0:
             return None
         positive, negative = (
-            ImageAdder(self.network.layers, tokens.expand(batch, -1, -1), prompt.weight, acting)
+            ImageAdder(self.network.layers, tokens.expand(batch, -1, -1), prompt.weight, acting, self.masks)
             for tokens in self.tokens
         )
         return positive, negative
+
+
+def masks_of(mask: Tensor, stride: int, levels: int) -> dict[int, Tensor]:
+    """A mask [1, 1, H, W] for the feature maps of each level: number of cells -> [1, cells, 1].
+
+    Interpolated as diffusers does, which the published adapters' users know.
+    """
+    rows, columns = mask.shape[2] // stride, mask.shape[3] // stride
+    found = {}
+    for _ in range(levels):
+        found[rows * columns] = (
+            nn.functional.interpolate(mask, (rows, columns), mode="bicubic").flatten(2).transpose(1, 2)
+        )
+        rows, columns = -(-rows // 2), -(-columns // 2)
+    return found
 
 
 @torch.no_grad()

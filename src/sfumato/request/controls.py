@@ -83,6 +83,7 @@ class ImagePrompt:
     weight        how much they count beside the words
     start, end    the part of the steps in which they act, from 0 to 1
     encoder       the image encoder; None is the one that lies where the adapter was published with it
+    mask          where in the picture they count (white), named as `images` are; None is everywhere
 
     Raises RequestError.
     """
@@ -93,9 +94,10 @@ class ImagePrompt:
     start: float = 0.0
     end: float = 1.0
     encoder: str | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
-        _check_acting(self, "image_prompts", "model", "encoder")
+        _check_acting(self, "image_prompts", "model", "encoder", "mask")
         given = (self.images,) if isinstance(self.images, str) else self.images
         if not isinstance(given, Sequence) or isinstance(given, bytes) or not given:
             raise RequestError(

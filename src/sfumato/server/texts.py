@@ -39,6 +39,7 @@ ROLES: Mapping[str, Role] = {
     "image_prompts[].model": "controlnet",
     "image_prompts[].images[]": "picture",
     "image_prompts[].encoder": "controlnet",
+    "image_prompts[].mask": "picture",
     "regions[].prompt": "words",
     "regions[].negative_prompt": "words",
     "regions[].mask": "picture",
