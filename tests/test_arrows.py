@@ -66,6 +66,9 @@ ARROWS: dict[str, set[str]] = {
 }
 READING = "tokenizer spans chunks prompt a1111 comfy compel editing composing networks words"
 TORCH_FREE = (
+    "controls.preprocess",
+    "controls.edges",
+    "controls.tones",
     "plots.axes",
     "errors",
     "request",
@@ -141,7 +144,9 @@ def loaded_after(code: str) -> set[str]:
 
 def test_importing_the_package_and_its_torch_free_modules_does_not_load_torch() -> None:
     names = [name for name, _ in modules() if name.startswith(TORCH_FREE)]
-    light = [name for name in names if not name.startswith(("opening", "server"))]  # these read pixels, and serve
+    light = [
+        name for name in names if not name.startswith(("opening", "server", "controls"))
+    ]  # these read pixels, and serve
     for those, kept_out in ((names, TORCH), (light, TORCH | {"numpy", "fastapi", "uvicorn"})):
         loaded = loaded_after("\n".join(["import sfumato", *(f"import sfumato.{name}" for name in those)]))
         assert "sfumato.cli" in loaded

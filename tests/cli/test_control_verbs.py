@@ -50,7 +50,9 @@ def test_a_control_is_drawn_with_recorded_and_replayed(sfumato: Run, model: Path
 def test_a_control_network_is_shown(sfumato: Run, canny: Path) -> None:
     shown = sfumato("models", "show", canny)
     assert shown.returncode == 0, shown.stderr
-    assert "a ControlNet" in shown.stdout
+    assert "is: a ControlNet for a model of its own sizes" in shown.stdout
+    assert "used by: --control" in shown.stdout
+    assert "cannot draw" not in shown.stdout
 
 
 def test_a_wrong_control_is_told_before_any_work(sfumato: Run, model: Path, here: Path, canny: Path) -> None:

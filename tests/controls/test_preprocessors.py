@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfumato.controls.pictures import MAKERS, preprocess
+from sfumato.controls.preprocess import MAKERS, preprocess
 from sfumato.errors import RequestError
 from sfumato.request import PREPROCESSORS, checked_options
 

@@ -168,7 +168,7 @@ def control(
     wanted = parse_size(size)
     gallery = Gallery(destination.output, 1, overwrite=destination.overwrite, metadata=False, told=not voice.json)
     check_picture(image)
-    from sfumato.controls.pictures import preprocess
+    from sfumato.controls.preprocess import preprocess
     from sfumato.images import crop_to_fill, open_picture, to_rgb
 
     picture = to_rgb(open_picture(image))

@@ -1,42 +1,15 @@
 """From a picture to what a control network sees of it: brought to the size of the request, then preprocessed."""
 
-from collections.abc import Callable
-
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sfumato.controls import edges, tones
-from sfumato.controls.tones import Options
+from sfumato.controls.preprocess import preprocess
 from sfumato.errors import RequestError
 from sfumato.images import RESIZES, mask_weights, to_levels, to_pixels
-from sfumato.request import Control, checked_options
-
-Preprocess = Callable[[Image.Image, Options], Image.Image]
-"""(RGB picture, the options that the request's table has for it) -> RGB picture of the same size."""
-
-MAKERS: dict[str, Preprocess] = {
-    "none": lambda picture, options: picture,
-    "canny": edges.canny,
-    "scribble": edges.scribble,
-    "soft_edge": edges.soft_edge,
-    "blur": tones.blur,
-    "tile": tones.tile,
-    "colour": tones.colour,
-    "shuffle": tones.shuffle,
-    "luminance": tones.luminance,
-    "threshold": tones.threshold,
-    "binary": tones.binary,
-    "invert": tones.invert,
-    "inpaint": lambda picture, options: picture,  # what is hidden is no colour that a picture has
-}
+from sfumato.request import Control
 
 HIDDEN = -1.0  # what an inpainting ControlNet sees where is to be repainted, in place of 0 to 1
-
-
-def preprocess(picture: Image.Image, name: str, options: Options) -> Image.Image:
-    """The picture as a control network sees it; one for inpainting is as it is. Raises RequestError for a name."""
-    return MAKERS[name](picture, checked_options(name, options))
 
 
 def control_picture(control: Control, picture: Image.Image, size: tuple[int, int], mask: Image.Image | None) -> Tensor:

@@ -22,6 +22,11 @@ from sfumato.weights.recognise import Shapes, context_width, first_layer
 PREFIX = "control_model."  # of cldm's names, where the file has been a part of a whole checkpoint
 HINT = "input_hint_block."  # of cldm's names
 EMBEDDING = "controlnet_cond_embedding."  # of diffusers'
+OTHER_KINDS = {
+    "difference": "the difference of a ControlNet to its base model",
+    "lora_controlnet": "a Control-LoRA, a ControlNet of low rank",
+    "task_embedding": "a ControlNet for several kinds of pictures at once (Union)",
+}
 
 
 def is_controlnet(shapes: Shapes) -> bool:
@@ -72,14 +77,15 @@ def controlnet_component(
 
 def refuse_other_kinds(path: Path, shapes: Shapes) -> None:
     """Raise WeightsError for what is stored as a ControlNet and is more or less than one."""
-    kinds = {
-        "difference": "the difference of a ControlNet to its base model",
-        "lora_controlnet": "a Control-LoRA, a ControlNet of low rank",
-        "task_embedding": "a ControlNet for several kinds of pictures at once (Union)",
-    }
-    for name, what in kinds.items():
-        if name in shapes or PREFIX + name in shapes:
-            raise WeightsError(f"{path} is {what} (it has {name!r}), which is not supported; use a whole ControlNet.")
+    name = other_kind(shapes)
+    if name is not None:
+        what = OTHER_KINDS[name]
+        raise WeightsError(f"{path} is {what} (it has {name!r}), which is not supported; use a whole ControlNet.")
+
+
+def other_kind(shapes: Shapes) -> str | None:
+    """Return the tensor that shows that a file is more or less than a ControlNet."""
+    return next((name for name in OTHER_KINDS if name in shapes or PREFIX + name in shapes), None)
 
 
 def config_of(path: Path, shapes: Shapes, like: UNetConfig | None) -> ControlNetConfig:

@@ -9,6 +9,7 @@ from sfumato.diffusion.denoiser import Prediction
 from sfumato.errors import ModelFileError, SfumatoError
 from sfumato.weights.build import shapes_of
 from sfumato.weights.control_file import ControlKind, open_control
+from sfumato.weights.controlnet_file import controlnet_base, is_controlnet, other_kind
 from sfumato.weights.files import TensorFile, open_file
 from sfumato.weights.header import TensorInfo
 from sfumato.weights.load import open_model
@@ -106,7 +107,7 @@ def describe_control(path: Path, problem: str) -> Description | None:
     try:
         opened = open_control(path)
     except ModelFileError:
-        return None
+        return describe_own_controlnet(path, problem)
     return Description(
         path=path,
         what=opened.title,
@@ -114,6 +115,23 @@ def describe_control(path: Path, problem: str) -> Description | None:
         components={"file": describe_component(opened.component)},
         problem=problem,
         control=opened.kind,
+    )
+
+
+def describe_own_controlnet(path: Path, problem: str) -> Description | None:
+    """Describe a ControlNet in sizes of its own, which can only be opened for its model; None for other files."""
+    tensors = open_file(path)
+    shapes = shapes_of(tensors)
+    family, reason = controlnet_base(shapes)
+    if family is not None or not is_controlnet(shapes) or other_kind(shapes) is not None:
+        return None
+    return Description(
+        path=path,
+        what="a ControlNet for a model of its own sizes",
+        reason=reason,
+        components={"file": summary(tensors.infos.values(), tensors)},
+        problem=problem,
+        control="ControlNet",
     )
 
 
