@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 API = "/sfumato/v1"
 ADDRESS = "http://127.0.0.1:7860"
 TRIES = 5  # of what may be repeated: everything, since a job is posted under a key
+PICTURE_FIELDS = ("image", "images", "mask")  # of a request and of its parts
 PATIENCE = 60.0  # seconds that an answer may take; a first look at a large model hashes it
 
 
@@ -87,18 +88,25 @@ class Client:
 
         What is posted twice under one `key` makes one job; there is always one, so that a lost answer does no harm.
         """
-        for field, given in (("image", image), ("mask", mask)):
-            source = given if given is not None else getattr(request, field)
-            if source is not None and not (isinstance(source, str) and source.startswith("sha256:")):
-                changed: dict[str, Any] = {field: self.upload(source).id}
-                request = replace(request, **changed)
-        body = {"request": request.to_dict(), "title": title, "priority": priority}
+        handed = {field: self.upload(each).id for field, each in (("image", image), ("mask", mask)) if each is not None}
+        fields = self._handed_over({**request.to_dict(), **handed})
+        body = {"request": fields, "title": title, "priority": priority}
         found = self._call("POST", "/jobs", json=body, headers={"Idempotency-Key": key or secrets.token_hex(16)})
         return Job.model_validate(found)
 
     def upload(self, picture: "PictureSource") -> Upload:
         """Hand a picture over: a path, the bytes of a file, or an image."""
         return Upload.model_validate(self._call("POST", "/uploads", content=file_bytes(picture)))
+
+    def _handed_over(self, value: Any, name: str = "") -> Any:
+        """A request's JSON in which the paths of pictures, wherever they stand, have become ids."""
+        if isinstance(value, dict):
+            return {key: self._handed_over(each, key) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._handed_over(each, name) for each in value]
+        if name in PICTURE_FIELDS and isinstance(value, str) and not value.startswith("sha256:"):
+            return self.upload(value).id
+        return value
 
     def job(self, id: str) -> Job:
         """A job as it is now."""

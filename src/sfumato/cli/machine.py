@@ -13,6 +13,7 @@ from sfumato.cli.output import write_document, write_line
 app = typer.Typer()
 
 NEEDED = ("torch", "numpy", "pillow", "safetensors", "tokenizers", "typer", "rich", "platformdirs")
+SERVING = ("fastapi", "uvicorn", "python-multipart", "prometheus-client", "httpx2")
 
 
 @app.command("doctor")
@@ -58,7 +59,7 @@ def examine(machine: Machine) -> tuple[dict[str, Any], list[str]]:
         "sfumato": sfumato.__version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "packages": ", ".join(f"{name} {metadata.version(name)}" for name in NEEDED),
+        "packages": ", ".join(f"{name} {metadata.version(name)}" for name in (*NEEDED, *SERVING)),
         "device": str(device),
         "precision": "that of the model's files" if dtype is None else str(dtype).removeprefix("torch."),
         "embedded model": model,
