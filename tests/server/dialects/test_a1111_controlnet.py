@@ -8,8 +8,8 @@ from sfumato.request import Request
 from sfumato.server.dialects.a1111_catalogue import Catalogue
 from sfumato.server.dialects.a1111_controlnet import (
     MODULES,
+    control_fields,
     control_types,
-    controls_of,
     module_list,
     unit_picture,
     units_of,
@@ -23,7 +23,7 @@ OWN = {"control 0": "sha256:" + "c" * 64}
 
 
 def control(unit: dict[str, Any], pictures: dict[str, str] = OWN) -> Any:
-    (made,) = Request(controls=controls_of([{**UNIT, **unit}], pictures, CATALOGUE)).controls
+    (made,) = Request.from_dict(control_fields([{**UNIT, **unit}], pictures, CATALOGUE)).controls
     return made
 
 
@@ -90,6 +90,18 @@ def test_a_unit_that_cannot_be_is_refused_by_name(unit: dict[str, Any], field: s
     assert (caught.value.status, caught.value.field) == (422, field)
 
 
+def test_a_unit_of_an_ip_adapter_is_an_image_prompt() -> None:
+    units = [UNIT, {"module": "ip-adapter_clip_sd15", "model": UNIT["model"], "weight": 0.6, "guidance_end": 0.5}]
+    values = control_fields(units, {"control 1": OWN["control 0"]}, CATALOGUE)
+    (prompt,) = Request.from_dict(values).image_prompts
+    assert (prompt.model, prompt.images, prompt.weight, prompt.end) == (
+        "control_v11p_sd15_canny", (OWN["control 0"],), 0.6, 0.5,
+    )  # fmt: skip
+    assert len(values["controls"]) == 1
+    with pytest.raises(Problem, match="image is missing"):
+        control_fields(units[1:], {}, CATALOGUE)
+
+
 def test_units_that_are_none_are_refused_and_disabled_ones_left() -> None:
     assert units_of([{"enabled": False, "model": "nonsense"}, None, False]) == []
     for args in ([True], ["canny"]):
@@ -103,7 +115,7 @@ def test_the_lists_hang_together() -> None:
     modules = module_list()
     assert set(modules["module_detail"]) == set(modules["module_list"])
     types = control_types(CATALOGUE)["control_types"]
-    assert types["All"]["module_list"][0] == "none" and set(types["All"]["module_list"]) == set(MODULES)
+    assert types["All"]["module_list"][0] == "none" and set(types["All"]["module_list"]) == set(modules["module_list"])
     canny = {"module_list": ["none", "canny"], "model_list": ["None", "control_v11p_sd15_canny"]}
     assert types["Canny"] == canny | {"default_option": "canny", "default_model": "control_v11p_sd15_canny"}
     assert types["OpenPose"]["default_model"] == "None"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hanging_up import state_after_hanging_up
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -114,6 +115,8 @@ def test_a_mask_may_be_drawn_on_transparency_and_is_rounded(start: Any) -> None:
 
 
 WRONG = [
+    ("txt2img", {"prompt": "<lora:nonsense:1>"}, 422, "there are the LoRAs (none)"),
+    ("txt2img", {"prompt": "<hypernet:nonsense:1>"}, 422, "hypernetwork"),
     ("txt2img", {"sampler_name": "nonsense"}, 404, "Sampler not found"),
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "nonsense"}}, 404, "Model not found"),
     ("txt2img", {"steps": 0}, 422, "steps is 0"),
@@ -334,3 +337,7 @@ def test_a_token_is_asked_for_as_bearer_or_basic(start: Any) -> None:
     assert client.get(f"{API}/options", auth=("anybody", token)).status_code == 200
     assert client.get(f"{API}/options", headers={"Authorization": f"Bearer {token}"}).status_code == 200
     assert client.get(f"{API}/options", auth=("anybody", "wrong")).status_code == 401
+
+
+def test_a_job_is_drawn_although_its_client_has_gone(client: TestClient) -> None:
+    assert state_after_hanging_up(client, f"{API}/txt2img", {"prompt": "slow", "steps": 40}) == "done"

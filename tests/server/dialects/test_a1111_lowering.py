@@ -23,7 +23,7 @@ CATALOGUE = Catalogue(
     CARDS,
     vaes={"ft-mse.safetensors": "ft-mse.safetensors"},
     loras={"ink.safetensors": "ink.safetensors"},
-    embeddings={"EasyNegative": "EasyNegative"},
+    embeddings={"bad/EasyNegative": "bad/EasyNegative"},
     styles={"oil": Style("oil painting of {prompt}, thick", "flat"), "warm": Style("warm light", "")},
 )
 PICTURES = {"image": "sha256:" + "a" * 64}
@@ -152,7 +152,7 @@ def test_networks_of_a_prompt_become_loras_and_embeddings() -> None:
         ("ink.safetensors", 0.8, 0.8),
         ("ink.safetensors", 0.2, 0.5),
     ]
-    assert [(each.name, each.word) for each in request.embeddings] == [("EasyNegative", "EasyNegative")]
+    assert [(each.name, each.word) for each in request.embeddings] == [("bad/EasyNegative", "EasyNegative")]
 
 
 def test_a_start_picture_is_drawn_over_as_a1111_counts() -> None:

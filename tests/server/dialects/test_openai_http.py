@@ -1,6 +1,5 @@
 """OpenAI's routes over a stub that draws: answers, errors, streams, forms. Shapes are its client's types."""
 
-import asyncio
 import base64
 import io
 import json
@@ -8,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from hanging_up import state_after_hanging_up
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -190,35 +190,5 @@ def test_a_stream_of_an_edit_has_its_own_events_and_tells_a_failure(client: Test
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_job_is_cancelled_when_its_client_goes(client: TestClient, stream: bool) -> None:
-    """The application is asked directly: a test client does not hang up."""
-    app = client.app
-    content = json.dumps({"prompt": "slow", "steps": 400, "stream": stream}).encode()
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": "/v1/images/generations", "raw_path": b"/v1/images/generations", "query_string": b"", "root_path": "",
-        "headers": [(b"host", b"127.0.0.1:7860"), (b"content-type", b"application/json")],
-        "server": ("127.0.0.1", 7860), "client": ("127.0.0.1", 5), "app": None, "state": {},
-    }  # fmt: skip
-
-    async def hang_up_after_a_second() -> None:
-        until = time.monotonic() + 1.0
-        sent = [{"type": "http.request", "body": content, "more_body": False}]
-
-        async def receive() -> dict[str, Any]:
-            if sent:
-                return sent.pop()
-            if time.monotonic() < until:
-                await asyncio.sleep(until - time.monotonic())
-            return {"type": "http.disconnect"}
-
-        async def send(message: dict[str, Any]) -> None:
-            return
-
-        await asyncio.wait_for(app(scope, receive, send), 15)
-
-    asyncio.run(hang_up_after_a_second())
-    deadline = time.monotonic() + 10
-    while (job := job_of(client)).state not in ("cancelled", "done", "failed"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert job.state == "cancelled"
+    body = {"prompt": "slow", "steps": 400, "stream": stream}
+    assert state_after_hanging_up(client, "/v1/images/generations", body) == "cancelled"

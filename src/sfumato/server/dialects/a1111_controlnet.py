@@ -24,6 +24,8 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "inpaint_only": ("inpaint", ()),
     "inpaint_global_harmonious": ("inpaint", ()),
 }
+IP_ADAPTER = "ip-adapter"  # the beginning of the modules that show a picture in place of words
+IP_MODULES = ("ip-adapter-auto", "ip-adapter_clip_sd15", "ip-adapter_clip_h", "ip-adapter_clip_g")
 DETAILS: dict[str, list[dict[str, Any]]] = {
     "canny": [
         {"name": "Low Threshold", "value": 100, "min": 1, "max": 255},
@@ -43,7 +45,19 @@ RESIZES = {
     "resize and fill": "fill",
     "envelope (outer fit)": "fill",
 }
-TYPES = ("All", "Canny", "Scribble", "SoftEdge", "Tile", "Inpaint", "Shuffle", "Depth", "OpenPose", "Lineart")
+TYPES = (
+    "All",
+    "Canny",
+    "Scribble",
+    "SoftEdge",
+    "Tile",
+    "Inpaint",
+    "Shuffle",
+    "Depth",
+    "OpenPose",
+    "Lineart",
+    "IP-Adapter",
+)
 
 _HASH = re.compile(r"\s*\[[0-9a-f]+\]\s*$")
 
@@ -73,20 +87,40 @@ def unit_picture(unit: Mapping[str, Any]) -> str | None:
     return picture or None
 
 
-def controls_of(
+def control_fields(
     units: Sequence[Mapping[str, Any]], pictures: Mapping[str, str], catalogue: Catalogue
-) -> list[dict[str, Any]]:
-    """The controls of a request. `pictures` has the ids of the units' own pictures under "control 0", ...
+) -> dict[str, list[dict[str, Any]]]:
+    """The controls of a request, and its image prompts: units whose module is an IP-Adapter's.
 
-    Raises Problem 422 for a unit that asks for what is not there.
+    `pictures` has the ids of the units' own pictures under "control 0", ... Raises Problem 422 for a unit that asks for
+    what is not there.
     """
-    return [_control(Fields(unit), pictures.get(f"control {place}"), catalogue) for place, unit in enumerate(units)]
+    values: dict[str, list[dict[str, Any]]] = {}
+    for place, unit in enumerate(units):
+        fields, picture = Fields(unit), pictures.get(f"control {place}")
+        if fields.text("module").lower().startswith(IP_ADAPTER):
+            values.setdefault("image_prompts", []).append(_image_prompt(fields, picture, catalogue))
+        else:
+            values.setdefault("controls", []).append(_control(fields, picture, catalogue))
+    return values
+
+
+def _image_prompt(unit: Fields, picture: str | None, catalogue: Catalogue) -> dict[str, Any]:
+    if picture is None:
+        raise refuse("image", "is missing; an IP-Adapter's unit needs a picture of its own")
+    return {
+        "model": _model(unit.text("model", "None"), catalogue),
+        "images": [picture],
+        "weight": unit.number("weight", 1.0),
+        "start": unit.number("guidance_start", 0.0),
+        "end": unit.number("guidance_end", 1.0),
+    }
 
 
 def _control(unit: Fields, picture: str | None, catalogue: Catalogue) -> dict[str, Any]:
     module = unit.text("module", "none").lower().partition(" (")[0] or "none"
     if module not in MODULES:
-        raise refuse("module", f"is {module!r}; of ControlNet's there are {', '.join(MODULES)}")
+        raise refuse("module", f"is {module!r}; of ControlNet's there are {', '.join((*MODULES, *IP_MODULES))}")
     preprocessor, thresholds = MODULES[module]
     options = {
         option: unit.number(name, 0.0)
@@ -134,10 +168,10 @@ def model_list(catalogue: Catalogue) -> dict[str, Any]:
 def module_list() -> dict[str, Any]:
     """`/controlnet/module_list`."""
     return {
-        "module_list": list(MODULES),
+        "module_list": [*MODULES, *IP_MODULES],
         "module_detail": {
             name: {"model_free": False, "sliders": [{"step": 1, **each} for each in DETAILS.get(name, [])]}
-            for name in MODULES
+            for name in (*MODULES, *IP_MODULES)
         },
     }
 
@@ -147,7 +181,7 @@ def control_types(catalogue: Catalogue) -> dict[str, Any]:
     types = {}
     for kind in TYPES:
         words = [kind.lower()] if kind != "All" else [""]
-        modules = [name for name in MODULES if any(word in name for word in words)]
+        modules = [name for name in (*MODULES, *IP_MODULES) if any(word in name for word in words)]
         models = [name for name in catalogue.controls if any(word in name.lower() for word in words)]
         types[kind] = {
             "module_list": ["none", *(name for name in modules if name != "none")],

@@ -49,6 +49,7 @@ FIELDS = {
     "hires.steps": "hr_second_pass_steps",
     "refiner": "refiner_checkpoint",
     "at": "refiner_switch_at",
+    "image_prompts": "alwayson_scripts",
     "controls": "alwayson_scripts",
     "self_attention_guidance": "alwayson_scripts",
 }

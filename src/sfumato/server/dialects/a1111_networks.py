@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from sfumato.errors import PromptError
 from sfumato.request import Embedding, Lora
@@ -30,9 +31,8 @@ def find_networks(prompt: str, negative_prompt: str, catalogue: Catalogue) -> Ne
         plain, named = without_networks(prompt)
     except PromptError as error:
         raise refuse("prompt", f"has a network that is none: {error}") from error
-    words = [
-        Embedding(place, name) for name, place in catalogue.embeddings.items() if _named(name, plain, negative_prompt)
-    ]
+    stems = ((PurePath(name).stem, place) for name, place in catalogue.embeddings.items())
+    words = [Embedding(place, word) for word, place in stems if _named(word, plain, negative_prompt)]
     return Networks(plain, negative_prompt, tuple(_there(lora, catalogue) for lora in named), tuple(words))
 
 

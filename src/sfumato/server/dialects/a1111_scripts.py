@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sfumato.server.dialects.a1111_catalogue import Catalogue
-from sfumato.server.dialects.a1111_controlnet import controls_of, units_of
+from sfumato.server.dialects.a1111_controlnet import control_fields, units_of
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 
 CONTROLNET, SAG = "controlnet", "self attention guidance"
@@ -32,8 +32,7 @@ def script_fields(
 ) -> dict[str, Any]:
     """The fields of a request that the scripts ask for."""
     values: dict[str, Any] = {}
-    if units := units_of(scripts.get(CONTROLNET, [])):
-        values["controls"] = controls_of(units, pictures, catalogue)
+    values |= control_fields(units_of(scripts.get(CONTROLNET, [])), pictures, catalogue)
     enabled, scale, *_ = [*scripts.get(SAG, []), False, 0.75][:2] if scripts.get(SAG) else (False, 0.0)
     if enabled is True:
         values["self_attention_guidance"] = {"scale": scale}
