@@ -45,7 +45,8 @@ ARROWS: dict[str, set[str]] = {
         "generation": "instructed "
         "controls guides job hires operations events preview request model nn metadata images masks"
         " diffusion text upscaling",
-        "engine": "controls text.words generation diffusion events weights request images model",
+        "memory": "model nn weights",
+        "engine": "memory controls text.words generation diffusion events weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",

@@ -1,5 +1,6 @@
 """Runs jobs: finds and keeps models, and says on which device and in which precision they run."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +15,30 @@ from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
 from sfumato.images import NO_PICTURES, Pictures, PictureSource
+from sfumato.memory import (
+    TILE,
+    Plan,
+    Shape,
+    available,
+    checked_budget,
+    gigabytes,
+    make_plan,
+    networks,
+    resident,
+    surely_fits,
+)
 from sfumato.model import Model
 from sfumato.request import Embedding, Lora, Request, draw_seed
 from sfumato.text.words import alike_loras, words
 from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
-from sfumato.weights.load import embedded, load
+from sfumato.weights.load import embedded, hollow, open_model, read, with_autoencoder
 from sfumato.weights.lora import locate_lora, with_loras
+from sfumato.weights.opened import Opened
+from sfumato.weights.streamed import can_stream, read_streamed
+
+log = logging.getLogger(__name__)
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES: dict[str, torch.dtype] = {
@@ -99,18 +116,38 @@ class KeptControl:
     network: nn.Module
 
 
+def size_of(opened: Opened | None) -> int:
+    """The bytes of an opened model's files; 0 for one that is in memory already."""
+    if opened is None:
+        return 0
+    files = {path for component in opened.components.values() for path in component.tensors.paths}
+    return sum(path.stat().st_size for path in files)
+
+
+def weights_of(model: Model) -> int:
+    """The bytes of a loaded model's weights."""
+    return sum(each.numel() * each.itemsize for network in networks(model) for each in network.parameters())
+
+
 class Engine:
     """Runs requests on one device, and keeps the models that it used last.
 
     `keep` models stay in memory; the one that was not used for longest is dropped before another is loaded.
-    Threads are PyTorch's own default. Not for several threads at once.
+    Threads are PyTorch's own default. Not for several threads at once. On a CPU, `memory` is what may be taken: "auto"
+    (what is free), "low" (as little as can be) or a size such as "4GB"; what does not fit is made to fit, or refused
+    before it is loaded.
     """
 
-    def __init__(self, device: str | None = None, dtype: str | None = None, *, keep: int = 1) -> None:
+    def __init__(
+        self, device: str | None = None, dtype: str | None = None, *, keep: int = 1, memory: str = "auto"
+    ) -> None:
+        self.memory = checked_budget(memory)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self._keep = keep
         self._models: OrderedDict[tuple[str | None, str | None, str | None], Model] = OrderedDict()
+        self._opened: dict[tuple[str | None, str | None, str | None], Opened] = {}
+        self._streamed: set[tuple[str | None, str | None, str | None]] = set()
         self._changed: tuple[Model, ChangeKey, Model] | None = None
         self._controls: dict[str, KeptControl] = {}
 
@@ -172,10 +209,63 @@ class Engine:
                 self._models.popitem(last=False)
                 self._changed = None
                 self._controls = {}
-            place = None if name is None or name == embedded_name() else name
-            self._models[key] = load(place, vae=vae, dtype=self.dtype, device=self.device, prediction=prediction)
+            opened = self._opened.pop(key, None) or self._open(*key)
+            self._models[key] = read(opened, self._called(name, opened), self.device, self.dtype)
         self._models.move_to_end(key)
         return self._models[key]
+
+    def _plan(self, request: Request) -> Plan | None:
+        """How a request is run in the memory that it may take; None where nothing has to be done, or is known.
+
+        Its model is loaded if its weights have to stay on the disk. LoRAs, control networks and a refiner come on top.
+        Raises MemoryLimitError.
+        """
+        key = (request.model, request.vae, request.prediction)
+        free, dtype = available(), self.dtype or torch.float32
+        if self.device.type != "cpu" or (free is None and self.memory == "auto"):
+            return None
+        loaded = self._models.get(key)
+        opened = None if loaded is not None else self._open(*key)
+        self._opened = {} if opened is None else {key: opened}  # which the loading takes
+        family = loaded.family if opened is None and loaded is not None else opened.family  # type: ignore[union-attr]
+        shape = Shape(
+            request.width or family.size,
+            request.height or family.size,
+            min(request.batch or 1, request.total),
+            (family.guidance if request.guidance is None else request.guidance) != 1,
+            request.image is not None,
+        )
+        if self.memory == "auto" and surely_fits(size_of(opened), shape, free or 0):
+            return None
+        if loaded is not None and key in self._streamed:  # as it was loaded, whatever is free by now
+            return Plan(loaded.dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
+        model = loaded or hollow(opened, request.model or "the embedded model")  # type: ignore[arg-type]
+        held = 0 if loaded is None else weights_of(loaded)
+        plan = make_plan(model, shape, dtype, self.memory, here=resident() - held, available=(free or 0) + held)
+        if plan.saves:
+            level = logging.WARNING if self.memory == "auto" else logging.INFO  # nobody asked for it
+            log.log(level, "to fit into the memory (%s in all): %s", gigabytes(plan.peak), plan.saves)
+        if plan.streams and can_stream(self.device):
+            self._drop(key)
+            opened = opened or self._open(*key)
+            self._models[key] = read_streamed(opened, self._called(request.model, opened), plan.dtype)
+            self._streamed.add(key)
+        return plan
+
+    def _open(self, name: str | None, vae: str | None, prediction: str | None) -> Opened:
+        place = None if name is None or name == embedded_name() else name
+        return with_autoencoder(open_model(place, prediction=prediction), vae)
+
+    def _called(self, name: str | None, opened: Opened) -> str:
+        return opened.path.name if name is None or name == embedded_name() else name
+
+    def _drop(self, key: tuple[str | None, str | None, str | None]) -> None:
+        """Lets go of a model, and of others until there is room for one more."""
+        self._models.pop(key, None)
+        while len(self._models) >= self._keep:
+            self._models.popitem(last=False)
+        self._changed, self._controls = None, {}
+        self._streamed &= set(self._models)
 
     def run(
         self,
@@ -199,8 +289,11 @@ class Engine:
             yield Loading(request.refiner.model)
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
+        plan = self._plan(request)
         for run, named in alike_loras(request):
             model = self.model_for(request, run[0], named)
+            if plan is not None:
+                model = replace(model, apart=plan.apart, tiled_above=plan.tiled_above)
             stopped = yield from stream(
                 model,
                 request,
@@ -239,5 +332,6 @@ class Engine:
     def forget(self) -> None:
         """Drops all models from memory."""
         self._models.clear()
+        self._streamed.clear()
         self._changed = None
         self._controls = {}

@@ -9,6 +9,7 @@ SfumatoError
 ├── ModelFileError       a file is not a readable model file: container, header, truncation
 │   ├── WeightsError     a readable file whose tensors are not the model they should be
 │   └── UnsafeCheckpointError   a pickle that names something that tensors do not need: it could run code
+├── MemoryLimitError     what was asked for does not fit the memory, and nothing makes it fit
 ├── DataError            training data that cannot be used
 ├── ServerError          a server that cannot be reached, or says no
 ├── CheckpointError      a training run that cannot be resumed
@@ -58,6 +59,10 @@ class UnsafeCheckpointError(ModelFileError):
     def __init__(self, message: str, name: str = "") -> None:
         super().__init__(message)
         self.name = name
+
+
+class MemoryLimitError(SfumatoError):
+    """What was asked for does not fit the memory; says how much it needs, how much there is, and what to do."""
 
 
 class DataError(SfumatoError):

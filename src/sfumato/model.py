@@ -54,6 +54,9 @@ class Family:
 class Model:
     """The networks of a checkpoint, its noise schedule and its default way to sample.
 
+    To need less memory, guidance asks the UNet twice where the networks are asked `apart`, and pictures of more than
+    `tiled_above` pixels go through the autoencoder in tiles (None: the usual limit).
+
     `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
     name what was found in the files and is not used. `loras` are merged into the networks; the text encoders know the
     words of `embeddings`; `controls` are the control networks that requests may name; `refiner` draws on, at low noise,
@@ -79,6 +82,9 @@ class Model:
     embeddings: tuple[Embedding, ...] = ()
     controls: Mapping[str, nn.Module] = field(default_factory=dict)
     refiner: "Model | None" = None
+
+    apart: bool = False
+    tiled_above: int | None = None
 
     @property
     def stride(self) -> int:

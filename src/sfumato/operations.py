@@ -132,7 +132,7 @@ def encode_image(model: Model, pixels: Tensor) -> Posterior:
     autoencoder = model.autoencoder
     first = next(autoencoder.parameters())
     pixels = pixels.to(first)
-    by_tiles = pixels.shape[-1] * pixels.shape[-2] > TILED_ABOVE and not any(wraps(model))
+    by_tiles = pixels.shape[-1] * pixels.shape[-2] > (model.tiled_above or TILED_ABOVE) and not any(wraps(model))
     posterior = encode_tiled(autoencoder, pixels) if by_tiles else autoencoder.encode(pixels)
     return Posterior(posterior.mean.float() * model.scaling_factor, posterior.std.float() * model.scaling_factor)
 
@@ -144,7 +144,7 @@ def decode(model: Model, latent: Tensor) -> Tensor:
     A half precision that overflows is not shown: that picture is decoded again in float32.
     """
     pixels = latent.shape[-1] * latent.shape[-2] * model.stride**2
-    by_tiles = pixels > TILED_ABOVE and not any(wraps(model))  # a tile has edges
+    by_tiles = pixels > (model.tiled_above or TILED_ABOVE) and not any(wraps(model))  # a tile has edges
     run = decode_tiled if by_tiles else Autoencoder.decode
     pictures = [_decode_one(model.autoencoder, one, run) for one in torch.split(latent / model.scaling_factor, 1)]
     return torch.cat(pictures)
@@ -227,7 +227,10 @@ def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, loo
     alone = conditioned(model, positive, lookup)
     watching, attention = (model, None) if guidance.self_attention is None else watched_model(model)
     if guidance.asks_negative:
-        unconditional, conditional = halves(conditioned(watching, together([negative, positive]), lookup))
+        if model.apart and guidance.self_attention is None:  # which looks into one call for both
+            unconditional, conditional = (once(conditioned(model, told, lookup)) for told in (negative, positive))
+        else:
+            unconditional, conditional = halves(conditioned(watching, together([negative, positive]), lookup))
         scale = guidance.plus_plus or constant(guidance.scale)
         denoise = steered(conditional, unconditional, scale, together=guidance.together())
     else:

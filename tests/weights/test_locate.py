@@ -8,7 +8,7 @@ import pytest
 
 from sfumato.errors import ModelFileError, ModelNotFoundError, OutputError
 from sfumato.weights.load import load
-from sfumato.weights.locate import add_alias, aliases, home, hub_cache, locate, remove_alias
+from sfumato.weights.locate import add_alias, aliases, embedded, home, hub_cache, locate, remove_alias
 
 COMMIT = "39593d5650112b4cc580433f6b0435385882d819"
 OTHER = "a" * 40
@@ -138,3 +138,10 @@ def test_an_incomplete_snapshot_is_refused_and_one_with_a_single_file_is_that_fi
     (folder / "second.safetensors").write_bytes(b"<html>")
     with pytest.raises(ModelFileError, match=r"it has model\.safetensors, second\.safetensors"):
         load("org/name")
+
+
+def test_the_embedded_model_has_a_name_too() -> None:
+    inside = embedded()
+    assert locate(inside.name) == inside
+    with pytest.raises(ModelNotFoundError, match=f"Did you mean '{inside.name}'"):
+        locate(inside.name + "s")

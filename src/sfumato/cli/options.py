@@ -110,13 +110,19 @@ class Machine:
         str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16; what suits the device by default.")
     ] = None
 
+    memory: Annotated[
+        str, typer.Option(metavar="BUDGET", help="auto (what is free), low (as little as can be), or a size: 4GB.")
+    ] = "auto"
+
     def engine(self) -> "Engine":
         """The engine, in a process whose freed memory is kept for the next tensor. Raises RequestError."""
         from sfumato.allocator import keep_freed_memory
         from sfumato.engine import Engine
 
-        keep_freed_memory()
-        return Engine(self.device, self.dtype)
+        engine = Engine(self.device, self.dtype, memory=self.memory)
+        if self.memory == "auto":
+            keep_freed_memory()
+        return engine
 
 
 @dataclass(frozen=True, kw_only=True)

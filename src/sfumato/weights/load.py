@@ -58,14 +58,10 @@ def load(
     holds something else than the model it should be; ConfigError for options that sfumato does not have.
     """
     opened = open_model(name, variant=variant, prediction=prediction, revision=revision, ema=ema)
-    if vae is not None:
-        like = cast(Autoencoder, opened.autoencoder.part.network).config
-        opened = replace(opened, autoencoder=open_autoencoder(locate(vae, kind="vae"), like, variant))
+    opened = with_autoencoder(opened, vae, variant)
     device = torch.device(device)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
-    for note in opened.notes:
-        log.info("%s: %s", opened.path, note)
     model = read(opened, str(name) if name is not None else opened.path.name, device, dtype)
     return with_embeddings(with_loras(model, checked_loras(loras)), checked_embeddings(embeddings))
 
@@ -88,6 +84,14 @@ def open_model(
     return open_single(path, prediction, ema=ema)
 
 
+def with_autoencoder(opened: Opened, vae: str | Path | None, variant: str | None = None) -> Opened:
+    """Return an opened model with another autoencoder, by its name; as it is without one. Errors: `load`'s."""
+    if vae is None:
+        return opened
+    like = cast(Autoencoder, opened.autoencoder.part.network).config
+    return replace(opened, autoencoder=open_autoencoder(locate(vae, kind="vae"), like, variant))
+
+
 def the_file(folder: Path) -> Path | None:
     """Return the only weight file of a folder that is no model folder: a repository with one checkpoint."""
     if (folder / "model_index.json").is_file():
@@ -98,6 +102,8 @@ def the_file(folder: Path) -> Path | None:
 
 def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | None) -> Model:
     """Read the weights of an opened model. All networks are there in the end, or an error is raised."""
+    for note in opened.notes:
+        log.info("%s: %s", opened.path, note)
     model = hollow(opened, name)
     shy = autoencoder_dtype(opened.family, model.autoencoder, dtype)
     for component in (opened.unet, *opened.text):

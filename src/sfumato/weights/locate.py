@@ -23,13 +23,18 @@ REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
+def embedded_folders() -> list[Path]:
+    """Return the folders of the models in the package."""
+    root = Path(str(resources.files("sfumato").joinpath("embedded")))
+    return sorted(path.parent for path in root.glob("*/model_index.json"))
+
+
 def embedded() -> Path:
     """Return the folder of the model in the package. Raises ModelNotFoundError if this build has none."""
-    root = Path(str(resources.files("sfumato").joinpath("embedded")))
-    found = sorted(path.parent for path in root.glob("*/model_index.json"))
+    found = embedded_folders()
     if not found:
         raise ModelNotFoundError(
-            f"no model was named, and this installation has no embedded one ({root}). Name a model: a .safetensors "
+            "no model was named, and this installation has no embedded one. Name a model: a .safetensors "
             "file, a folder, or org/name in the local cache."
         )
     return found[0]
@@ -114,17 +119,21 @@ def locate(name: str | Path, revision: str | None = None, *, kind: Kind = "model
     found = match(name, known)
     if found is not None:
         return found.path
+    inside = embedded_folders() if kind == "model" else []
+    for folder in inside:
+        if folder.name == name:
+            return folder
     if added.folders:
         tried.append(f"{len(added.folders)} adopted folders ({len(known)} {kind}s)")
     repository, _, stated = place.partition("@")
     if REPOSITORY.fullmatch(repository) and ".." not in repository:
-        folder, why = cached(repository, revision or stated or "main")
-        if folder is not None:
-            return folder
+        snapshot, why = cached(repository, revision or stated or "main")
+        if snapshot is not None:
+            return snapshot
         tried.append(why)
     elif alias is not None:
         raise ModelNotFoundError(f"the alias {name!r} leads to {place}, where nothing is; correct or remove it.")
-    names = [*added.aliases, *(each.name for each in known)]
+    names = [*added.aliases, *(each.name for each in known), *(folder.name for folder in inside)]
     raise ModelNotFoundError(f"no {kind} {name!r}. Looked at: {'; '.join(tried)}.{nearest(name, names)}")
 
 

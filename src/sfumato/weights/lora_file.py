@@ -224,7 +224,7 @@ def mismatch(names: Mapping[str, str], tensors: TensorFile) -> str | None:
         inner = (
             infos["mid"].shape[1:2] == down[:1] and infos["mid"].shape[:1] == up[1:2]
             if "mid" in infos
-            else (down[0] == up[1] if len(up) > 1 else False)
+            else down[:1] == up[1:2]
         )
         if len(down) not in (2, 4) or len(up) not in (2, 4) or not inner or any(size != 1 for size in up[2:]):
             return f"{names['down']!r} {list(down)} and {list(up)}"

@@ -20,7 +20,7 @@ from sfumato.weights.files import DTYPES
 from sfumato.weights.ldm import unet_naming
 from sfumato.weights.load import hollow, open_model
 from sfumato.weights.naming import Rule, identity, their_shapes
-from sfumato.weights.opened import Component, Opened
+from sfumato.weights.opened import Opened
 from sfumato.weights.save import metadata_of, networks_of, single_rules, write_folder
 from sfumato.weights.streaming import Outline, write_stream
 from sfumato.weights.writing import folder_written_aside, written_aside
@@ -58,7 +58,7 @@ class Merger:
     def __init__(self, first: Opened, second: Opened, third: Opened | None, mix: Mix) -> None:
         self.models = (first, second) if third is None else (first, second, third)
         self._mix = mix
-        self._sources = [{name: sources(part) for name, part in model.components.items()} for model in self.models]
+        self._sources = [{name: part.places for name, part in model.components.items()} for model in self.models]
         for model in self.models[1:]:
             check_alike(first, model)
         self._numbers = block_numbers(first)
@@ -155,11 +155,6 @@ def write(
         return rule.write([merger.tensor(network, name) for name in rule.ours]).to(outline[theirs][0])
 
     write_stream(path, outline, produce, metadata, told=told)
-
-
-def sources(component: Component) -> dict[str, tuple[Rule, int]]:
-    """Return where each of our tensors is in a component's file: the rule that has it, and its place there."""
-    return {name: (rule, place) for rule in component.part.naming for place, name in enumerate(rule.ours)}
 
 
 def check_alike(first: Opened, other: Opened) -> None:

@@ -14,6 +14,7 @@ from sfumato.nn.unet import UNetConfig
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.build import Part
 from sfumato.weights.files import TensorFile
+from sfumato.weights.naming import Rule
 
 SPELLINGS: dict[str, Prediction] = {
     "epsilon": "epsilon",
@@ -33,6 +34,11 @@ class Component:
 
     part: Part
     tensors: TensorFile
+
+    @property
+    def places(self) -> dict[str, tuple[Rule, int]]:
+        """Where each of our tensors is in the file: the rule that has it, and its place there."""
+        return {name: (rule, place) for rule in self.part.naming for place, name in enumerate(rule.ours)}
 
 
 @dataclass(frozen=True, kw_only=True)
