@@ -50,18 +50,10 @@ class Server:
         self.address = ""
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start it and wait until it says where it serves."""
-        command = [
-            sys.executable,
-            "-m",
-            "sfumato",
-            "serve",
-            "--port",
-            str(self.port),
-            "--data",
-            str(self.folder / "data"),
-        ]
+        place = ["--port", str(self.port), "--data", str(self.folder / "data")]
+        command = [sys.executable, "-m", "sfumato", "serve", *place, *options]
         environment = {**os.environ, "SFUMATO_HOME": str(self.folder / "home")}
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         told: queue.Queue[str] = queue.Queue()
@@ -87,7 +79,10 @@ class Server:
     def _end(self, how: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(how)
-        self._process.wait(timeout=60)
+        try:
+            self._process.wait(timeout=PATIENCE / 1000)
+        finally:
+            self._process.kill()  # nothing, where it has ended
         assert self._process.stderr is not None
         self._process.stderr.close()
 

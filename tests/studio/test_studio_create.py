@@ -99,6 +99,13 @@ def test_the_same_seed_gives_the_same_picture_and_the_strip_is_walked_by_keys(se
     expect(second).to_have_attribute("aria-pressed", "true")
     page.keyboard.press("Home")
     expect(first).to_be_focused()
+    page.get_by_role("button", name="Look at it large").click()
+    large = page.get_by_role("dialog", name="Large view")
+    expect(large.get_by_role("button", name="Previous")).to_be_disabled()
+    page.keyboard.press("ArrowRight")
+    expect(large.get_by_role("button", name="Next")).to_be_disabled()
+    page.keyboard.press("Escape")
+    expect(second).to_have_attribute("aria-pressed", "true")  # what was looked at last
 
 
 def test_settings_are_read_from_a_dropped_picture_of_another_tool(server: Any, tab: Any) -> None:
@@ -144,6 +151,19 @@ def test_a_start_picture_is_taken_from_a_file_and_changed(server: Any, tab: Any)
     assert red > 120 and green < 110 and blue < 110  # a quarter of the steps leaves it red
     page.get_by_role("button", name="Remove the start picture").click()
     expect(page.get_by_role("img", name="What to start from")).to_have_count(0)
+    page.get_by_role("button", name="from history").click()
+    page.get_by_role("dialog", name="Choose from history").get_by_role("button", name="a red ball").first.click()
+    expect(page.get_by_role("img", name="What to start from")).to_be_visible()
+    page.get_by_role("button", name="Remove the start picture").click()
+    page.evaluate(
+        """bytes => {
+            const clipboardData = new DataTransfer()
+            clipboardData.items.add(new File([new Uint8Array(bytes)], 'pasted.png', { type: 'image/png' }))
+            document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }))
+        }""",
+        list(file.getvalue()),
+    )
+    expect(page.get_by_role("img", name="What to start from")).to_be_visible()
 
 
 def test_more_like_this_variations_and_a_larger_one(server: Any, tab: Any) -> None:

@@ -120,3 +120,21 @@ def test_the_policy_of_the_page_allows_nothing_inline(server: Any, tab: Any) -> 
     policy = page.request.get(server.address).headers["content-security-policy"]
     assert "default-src 'self'" in policy and "unsafe" not in policy
     assert re.search(r"img-src 'self' blob: data:", policy)
+
+
+@pytest.mark.slow
+def test_a_server_with_a_token_is_asked_for_it_once(own_server: Any, tab: Any) -> None:
+    own_server.stop()
+    own_server.start("--token", "a-long-enough-secret")
+    page = tab(own_server)
+    dialog = page.get_by_role("dialog", name="This server asks for its token")
+    dialog.get_by_label("Token", exact=True).fill("wrong")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("not this server's token")
+    dialog.get_by_label("Token", exact=True).fill("a-long-enough-secret")
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    draw(page, "a red heart at night")
+    result(page, "a red heart at night")
+    page.reload()
+    expect(page.get_by_role("toolbar", name="Drawn in this tab").get_by_role("button")).to_have_count(1)

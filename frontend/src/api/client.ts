@@ -70,7 +70,6 @@ export const api = {
   cancel: (id: string) => call<Job>('POST', `/jobs/${id}/cancel`),
   retry: (id: string) => call<Job>('POST', `/jobs/${id}/retry`),
   moveBefore: (id: string, before: string) => call<Job>('PATCH', `/jobs/${id}`, { json: { before } }),
-  prioritise: (id: string, priority: number) => call<Job>('PATCH', `/jobs/${id}`, { json: { priority } }),
   forget: (id: string) => call<null>('DELETE', `/jobs/${id}`),
   queue: () => call<Queue>('GET', '/queue'),
   clearQueue: () => call<null>('POST', '/queue/clear'),
@@ -90,7 +89,6 @@ export const api = {
   samplers: () => call<Samplers>('GET', '/samplers'),
   tokens: (prompt: string, model?: string) => call<Tokens>('POST', '/tokens', { json: model ? { prompt, model } : { prompt } }),
   vocabulary: () => call<Vocabulary>('GET', '/vocabulary'),
-  fields: () => call<{ properties?: Record<string, unknown> }>('GET', '/fields'),
   system: () => call<System>('GET', '/system'),
   session: (token: string) => call<null>('POST', '/session', { json: { token } }),
 }

@@ -1,32 +1,36 @@
 /** Pictures that come from outside: dropped, pasted or chosen. What they say about themselves can be taken over. */
 
-import { api } from '../api/client'
+import { ROOT, api } from '../api/client'
 import type { Upload } from '../api/types'
 import { draft } from '../state/draft.svelte'
 import { attempt, notices } from '../state/notices.svelte'
-import { ROOT } from '../api/client'
 
 /** `start`: the picture becomes the start picture. `settings`: its settings are taken, if it has any. */
 export type Purpose = 'start' | 'settings'
 
 export const receive = (file: Blob, purpose: Purpose) =>
-  attempt(async () => {
-    const upload = await api.upload(file)
-    const { metadata } = upload
-    if (purpose === 'start' || !metadata) {
-      put(upload)
-      if (metadata)
-        notices.show(`The picture holds ${metadata.tool || 'its'} settings`, [
-          { label: 'Use them', run: () => draft.takeReading(metadata) },
-        ])
-    } else {
-      draft.takeReading(metadata)
-      const unread = metadata.unread.length ? `; not understood: ${metadata.unread.join(', ')}` : ''
-      notices.show(`Settings of ${metadata.tool || 'the picture'} taken over${unread}`, [
-        { label: 'Start from the picture too', run: () => put(upload) },
-      ])
-    }
-  })
+  attempt(() => (purpose === 'start' ? startFrom(file) : takeSettings(file)))
+
+async function startFrom(file: Blob): Promise<void> {
+  const upload = await api.upload(file)
+  put(upload)
+  const { metadata } = upload
+  if (metadata?.tool)
+    notices.show(`The picture holds settings of ${metadata.tool}`, [
+      { label: 'Use them', run: () => draft.takeReading(metadata) },
+    ])
+}
+
+async function takeSettings(file: Blob): Promise<void> {
+  const reading = await api.read(file)
+  if (!reading.tool) return startFrom(file) // it says nothing: then it is meant to be drawn from
+  draft.takeReading(reading)
+  const unread = reading.unread.length ? `; not understood: ${reading.unread.join(', ')}` : ''
+  const start = async () => put(await api.upload(file))
+  notices.show(`Settings of ${reading.tool} taken over${unread}`, [
+    { label: 'Start from the picture too', run: () => void attempt(start) },
+  ])
+}
 
 function put(upload: Upload): void {
   draft.form.start = {

@@ -24,20 +24,14 @@ class Catalogue {
   samplers = new Resource<Samplers>(api.samplers)
   vocabulary = new Resource<Vocabulary>(api.vocabulary)
   system = new Resource<System>(api.system)
-  fields = new Resource<Set<string>>(async () => new Set(Object.keys((await api.fields()).properties ?? {})))
 
   async load(): Promise<void> {
-    await Promise.all([this.models, this.samplers, this.vocabulary, this.system, this.fields].map((each) => each.load()))
+    await Promise.all([this.models, this.samplers, this.vocabulary, this.system].map((each) => each.load()))
   }
 
   model(name: string | null | undefined): Model | null {
     const list = this.models.value ?? []
     return list.find((each) => each.name === name) ?? list.find((each) => each.default) ?? list[0] ?? null
-  }
-
-  /** Whether requests of this server know a field. */
-  knows(field: string): boolean {
-    return this.fields.value?.has(field) ?? false
   }
 }
 
