@@ -30,7 +30,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 120_000  # ms; on a busy machine a picture takes its time, and no test here is about that
+PATIENCE = 300_000  # ms; on a busy machine a picture takes its time, and no test here is about that
 DESKTOP = {"width": 1440, "height": 900}
 
 
@@ -108,7 +108,7 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium."""
-    sync_api.expect.set_options(timeout=PATIENCE / 2)
+    sync_api.expect.set_options(timeout=PATIENCE)
     with sync_api.sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched

@@ -21,7 +21,7 @@ def draw(page: Page, words: str) -> None:
 def result(page: Page, words: str) -> Any:
     """The picture on the stage, once it is there."""
     shown = page.get_by_role("button", name="Look at it large").get_by_role("img", name=words)
-    expect(shown).to_be_visible(timeout=120_000)
+    expect(shown).to_be_visible()
     return shown
 
 
