@@ -114,7 +114,7 @@ def test_settings_are_read_from_a_dropped_picture_of_another_tool(server: Any, t
     texts.add_text(
         "parameters",
         "a blue car in the snow\nNegative prompt: a tree\n"
-        "Steps: 7, Sampler: Euler a, CFG scale: 3.5, Seed: 4242, Size: 128x96, Model: other",
+        "Steps: 7, Sampler: Euler a, CFG scale: 3.5, Seed: 18446744073709551615, Size: 128x96, Model: other",
     )
     file = io.BytesIO()
     Image.new("RGB", (128, 96), "navy").save(file, "PNG", pnginfo=texts)
@@ -129,11 +129,15 @@ def test_settings_are_read_from_a_dropped_picture_of_another_tool(server: Any, t
     page.dispatch_event(".create", "drop", {"dataTransfer": transfer})
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a blue car in the snow")
     expect(page.get_by_label("Without")).to_have_value("a tree")
-    expect(page.get_by_label("Seed", exact=True)).to_have_value("4242")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("18446744073709551615")
     expect(page.get_by_role("spinbutton", name="Height")).to_have_value("96")
     page.get_by_text("Advanced").click()
     expect(page.get_by_label("Steps", exact=True)).to_have_value("7")
     expect(page.get_by_label("Guidance", exact=True)).to_have_value("3.5")
+    page.keyboard.press("Control+Enter")
+    result(page, "a blue car in the snow")
+    job = next(job for job in ask(page, "/jobs")["jobs"] if job["request"]["prompt"] == "a blue car in the snow")
+    assert job["request"]["seed"] == 2**64 - 1  # to the last digit, which a number of the browser does not hold
 
 
 def test_a_start_picture_is_taken_from_a_file_and_changed(server: Any, tab: Any) -> None:

@@ -2,11 +2,14 @@
 
 export type State = 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
 
+/** Up to 2^64 - 1, which a number of the browser does not hold: seeds are texts of digits in the page. */
+export type Seed = string
+
 export type Request = {
   prompt?: string | string[]
   negative_prompt?: string
   model?: string
-  seed?: number
+  seed?: Seed
   steps?: number
   guidance?: number
   sampler?: string
@@ -28,7 +31,7 @@ export type Picture = {
   sha256: string
   width: number
   height: number
-  seed: number
+  seed: Seed
   prompt: string
   created: string
   favourite: boolean

@@ -15,7 +15,8 @@ type Kept = {
   width: number | null
   height: number | null
   count: number
-  seed: number | null
+  /** Digits; empty is a new one each time. */
+  seed: string
   steps: number | null
   guidance: number | null
   sampler: string
@@ -36,7 +37,7 @@ const BLANK: Kept = {
   width: null,
   height: null,
   count: 1,
-  seed: null,
+  seed: '',
   steps: null,
   guidance: null,
   sampler: '',
@@ -66,7 +67,8 @@ const KEY = 'sfumato.draft'
 
 function kept(): Kept {
   try {
-    return { ...BLANK, ...(JSON.parse(localStorage.getItem(KEY) ?? '{}') as Partial<Kept>) }
+    const found = JSON.parse(localStorage.getItem(KEY) ?? '{}') as Partial<Kept>
+    return { ...BLANK, ...found, seed: String(found.seed ?? '') }
   } catch {
     return { ...BLANK }
   }
@@ -95,7 +97,8 @@ class Draft {
     if (form.negative.trim()) request.negative_prompt = form.negative
     if (form.model) request.model = form.model
     if (this.width !== null && this.height !== null) Object.assign(request, { width: this.width, height: this.height })
-    for (const name of ['seed', 'steps', 'guidance'] as const) {
+    if (form.seed.trim()) request.seed = form.seed.trim()
+    for (const name of ['steps', 'guidance'] as const) {
       const value = form[name]
       if (value !== null) request[name] = value
     }
@@ -105,13 +108,13 @@ class Draft {
   }
 
   /** Take over what a request says; fields that it does not have keep their place. */
-  take(request: Request, { seed = true } = {}): void {
+  take(request: Request): void {
     const { form } = this
     const prompt = Array.isArray(request.prompt) ? request.prompt[0] : request.prompt
     if (prompt !== undefined) form.prompt = prompt
     form.negative = request.negative_prompt ?? ''
     for (const name of ['width', 'height', 'steps', 'guidance'] as const) form[name] = number(request[name]) ?? form[name]
-    form.seed = seed ? (number(request.seed) ?? null) : null
+    form.seed = request.seed ?? ''
     form.sampler = this.#known(request.sampler, catalogue.samplers.value?.samplers.map((each) => each.name))
     form.spacing = this.#known(request.spacing, catalogue.samplers.value?.spacings)
     if (typeof request.strength === 'number') form.strength = request.strength

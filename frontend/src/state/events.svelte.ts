@@ -1,6 +1,6 @@
 /** The one event stream of this tab. The browser reconnects with Last-Event-ID; when it gives up, we begin anew. */
 
-import { ROOT } from '../api/client'
+import { ROOT, parsed } from '../api/client'
 import type { Job, Picture, Progress } from '../api/types'
 import { catalogue } from './catalogue.svelte'
 import { store } from './store.svelte'
@@ -35,7 +35,7 @@ class Events {
     this.#source?.addEventListener(name, (event) => {
       const message = event as MessageEvent<string>
       if (message.lastEventId) this.#last = message.lastEventId
-      take(JSON.parse(message.data) as T)
+      take(parsed(message.data) as T)
     })
   }
 

@@ -18,7 +18,7 @@ class Session {
   items = $derived(this.ids.flatMap((id) => this.#items(id)))
   /** The item looked at: the one chosen, else that of the newest job. */
   current = $derived(this.items.find((item) => item.key === this.chosen) ?? this.items[0] ?? null)
-  lastSeed = $derived(this.items.find((item) => item.kind === 'picture')?.picture.seed ?? null)
+  lastSeed = $derived(this.items.find((item) => item.kind === 'picture')?.picture.seed ?? '')
 
   /** Load the jobs of before a reload. */
   async start(): Promise<void> {
