@@ -117,13 +117,17 @@ class Request:
     controls        pictures that control networks see, each a `Control` or its fields as a mapping
     image_prompts   pictures in place of words, each an `ImagePrompt` or its fields as a mapping
     tiling          the directions, x, y or both, in which the picture can be repeated without a seam
-    freeu, perturbed_attention, self_attention_guidance, apg, dynamic_thresholding, refiner   see these classes; None is
-                    off; a refiner's name stands for a `Refiner`
+    freeu           the UNet's own features count more, what skips to them less: see `FreeU`; None is off, as below
+    perturbed_attention   away from an answer without self-attention: see `PerturbedAttention`
+    self_attention_guidance   away from an answer to a blurred latent: see `SelfAttentionGuidance`
+    apg             what guidance adds along the answer itself counts less: see `Apg`
+    dynamic_thresholding   guidance at a high scale without burnt colours: see `DynamicThresholding`
+    refiner         a model that draws the last part of the timesteps: see `Refiner`, for which its name stands
     differential    grey in the mask is a strength of its own, not a share of a mixture
     soft_inpainting   grey in the mask is kept at high noise and drawn at low noise: see `SoftInpainting`
-    original_size, target_size   (width, height), and crop (left, top): what SDXL is told about the training picture
-                    that the wanted one should be like; by default its own size, and no crop
-    negative_original_size, negative_target_size, negative_crop   the same of what it should not be; by default as above
+    original_size, crop, target_size   (width, height) and (left, top): what SDXL is told of the training picture that
+                    the wanted one should be like; by default its own size, and no crop
+    negative_original_size, negative_crop, negative_target_size   the same of what it should not be; by default as above
     aesthetic_score, negative_aesthetic_score   what the refiner is told in place of a target size; 6 and 2.5
     """
 
