@@ -115,7 +115,7 @@ def test_a_mask_may_be_drawn_on_transparency_and_is_rounded(start: Any) -> None:
 
 
 WRONG = [
-    ("txt2img", {"prompt": "<lora:nonsense:1>"}, 422, "there are the LoRAs (none)"),
+    ("txt2img", {"prompt": "<lora:nonsense:1>"}, 422, "no lora's name"),
     ("txt2img", {"prompt": "<hypernet:nonsense:1>"}, 422, "hypernetwork"),
     ("txt2img", {"sampler_name": "nonsense"}, 404, "Sampler not found"),
     ("txt2img", {"override_settings": {"sd_model_checkpoint": "nonsense"}}, 404, "Model not found"),

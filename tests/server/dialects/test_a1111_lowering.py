@@ -22,8 +22,8 @@ CARDS = (
 CATALOGUE = Catalogue(
     CARDS,
     vaes={"ft-mse.safetensors": "ft-mse.safetensors"},
-    loras={"ink.safetensors": "ink.safetensors"},
     embeddings={"bad/EasyNegative": "bad/EasyNegative"},
+    titled={"own.safetensors [0123456789]": "xl"}.get,
     styles={"oil": Style("oil painting of {prompt}, thick", "flat"), "warm": Style("warm light", "")},
 )
 PICTURES = {"image": "sha256:" + "a" * 64}
@@ -98,6 +98,7 @@ def test_settings_override_options() -> None:
 )
 def test_checkpoints_go_by_title_file_stem_and_hash(name: str) -> None:
     assert order({"override_settings": {"sd_model_checkpoint": name}}).request.model == "v1-5-pruned.safetensors"
+    assert order({"override_settings": {"sd_model_checkpoint": "own.safetensors [0123456789]"}}).request.model == "xl"
     assert title(CARDS[1]) == "v1-5-pruned.safetensors [6ce0161689]"
 
 
@@ -142,17 +143,13 @@ def test_styles_are_put_around_the_prompt_or_behind_it() -> None:
     assert (found.prompt, found.styles) == ("a cat", ("oil", "warm"))
 
 
-def test_networks_of_a_prompt_become_loras_and_embeddings() -> None:
-    """`<lora:name:text:unet>`: modules/extra_networks.py and extensions-builtin/Lora."""
-    request = order(
-        {"prompt": "a <lora:ink:0.8> cat<lora:Ink:0.5:0.2>", "negative_prompt": "easynegative, dog"}
-    ).request
-    assert request.prompt == "a  cat"
-    assert [(each.name, each.weight, each.text_weight) for each in request.loras] == [
-        ("ink.safetensors", 0.8, 0.8),
-        ("ink.safetensors", 0.2, 0.5),
-    ]
+def test_words_that_are_embeddings_names_bring_them_along() -> None:
+    """modules/textual_inversion: any word of either prompt. LoRAs in prompts are the request's own affair."""
+    body = {"prompt": "a <lora:ink:0.8> cat", "negative_prompt": "easynegative, dog"}
+    request = order(body).request
+    assert (request.prompt, request.dialect) == ("a <lora:ink:0.8> cat", "a1111")
     assert [(each.name, each.word) for each in request.embeddings] == [("bad/EasyNegative", "EasyNegative")]
+    assert order({"prompt": "uneasynegative"}).request.embeddings == ()
 
 
 def test_a_start_picture_is_drawn_over_as_a1111_counts() -> None:
@@ -208,8 +205,6 @@ REFUSED = [
     ({"script_name": "x/y/z plot"}, "script_name"),
     ({"alwayson_scripts": {"ADetailer": {"args": [True]}}}, "alwayson_scripts"),
     ({"styles": ["nonsense"]}, "styles"),
-    ({"prompt": "<lora:nonsense:1>"}, "prompt"),
-    ({"prompt": "<hypernet:x:1>"}, "prompt"),
     ({"override_settings": {"token_merging_ratio": 0.5}}, "token_merging_ratio"),
     ({"override_settings": {"sd_vae": "nonsense"}}, "sd_vae"),
     ({"override_settings": {"CLIP_stop_at_last_layers": 0}}, "CLIP_stop_at_last_layers"),
@@ -314,6 +309,17 @@ def test_tiling_is_in_both_directions_and_self_attention_guidance_a_script() -> 
     request = order({"alwayson_scripts": scripts}).request
     assert request.self_attention_guidance is not None and request.self_attention_guidance.scale == 0.6
     assert order({"alwayson_scripts": {"Self Attention Guidance": {"args": [False, 0.6]}}}).request.controls == ()
+
+
+def test_soft_inpainting_is_a_script_that_counts_with_a_mask() -> None:
+    """extensions-builtin/soft-inpainting: enabled, power, scale, detail preservation, and three for laying over."""
+    scripts = {"Soft Inpainting": {"args": [True, 2, 0.7, 3, 0, 0.5, 2]}}
+    soft = order({"masked": True, "alwayson_scripts": scripts}, img2img=True).request.soft_inpainting
+    assert soft is not None
+    assert (soft.schedule_bias, soft.preservation_strength, soft.transition_contrast_boost) == (2, 0.7, 3)
+    assert order({"alwayson_scripts": scripts}).request.soft_inpainting is None
+    off = {"Soft Inpainting": {"args": [False]}}
+    assert order({"masked": True, "alwayson_scripts": off}, img2img=True).request.soft_inpainting is None
 
 
 def test_a_refiner_draws_on_from_its_part_of_the_timesteps() -> None:

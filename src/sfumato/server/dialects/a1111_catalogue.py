@@ -1,11 +1,12 @@
 """What there is to name in A1111's words: checkpoints by title, file or hash, VAEs, LoRAs, embeddings and styles."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from sfumato.request import Embedding
 from sfumato.server.dialects.a1111_fields import refuse
 from sfumato.server.problems import Problem
 from sfumato.server.values import ModelCard
@@ -23,13 +24,17 @@ class Style:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The files that there are: models as the service lists them, others as name -> place (a path or a name)."""
+    """The files that there are: models as the service lists them, others as name -> what a request calls them.
+
+    `titled` gives the model that a title means whose hash is that of its file.
+    """
 
     models: Sequence[ModelCard] = ()
     vaes: Mapping[str, str] = field(default_factory=dict)
     loras: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     styles: Mapping[str, Style] = field(default_factory=dict)
+    titled: Callable[[str], str | None] = lambda title: None
     controls: Mapping[str, str] = field(default_factory=dict)
     upscalers: Mapping[str, str] = field(default_factory=dict)
 
@@ -47,6 +52,10 @@ class Catalogue:
             for each in self.models:
                 if each.hash and each.hash.startswith(short):
                     return each
+        found = self.titled(str(checkpoint))
+        for each in self.models:
+            if each.name == found:
+                return each
         known = ", ".join(title(each) for each in self.models)
         raise Problem(404, "model.unknown", f"Model not found: {checkpoint}; there are {known}", field=field)
 
@@ -63,9 +72,10 @@ class Catalogue:
         """The place of a network that enlarges; a name that is none of them is one of the request's own ways."""
         return next((place for known, place in self.upscalers.items() if name.lower() in _stems(known)), name)
 
-    def lora(self, name: str) -> str | None:
-        """The place of a LoRA, by its name or its file's."""
-        return next((place for known, place in self.loras.items() if name.lower() in _stems(known)), None)
+    def embeddings_in(self, *prompts: str) -> tuple[Embedding, ...]:
+        """The embeddings whose names are words of the prompts, in any case: A1111 needs no other mark."""
+        named = ((place, PurePath(known).stem) for known, place in self.embeddings.items())
+        return tuple(Embedding(place, word) for place, word in named if _is_word(word, prompts))
 
     def styled(self, prompt: str, negative_prompt: str, styles: Sequence[Any]) -> tuple[str, str]:
         """Both prompts with the words of the styles. Raises Problem 422 for a style that is not there."""
@@ -75,6 +85,11 @@ class Catalogue:
             style = self.styles[name]
             prompt, negative_prompt = joined(style.prompt, prompt), joined(style.negative_prompt, negative_prompt)
         return prompt, negative_prompt
+
+
+def _is_word(name: str, prompts: Sequence[str]) -> bool:
+    word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+    return any(word.search(prompt) for prompt in prompts)
 
 
 def _stems(name: str) -> tuple[str, str]:

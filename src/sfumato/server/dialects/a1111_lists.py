@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from sfumato.server.catalogue import titled
 from sfumato.server.dialects import a1111_controlnet as controlnet
 from sfumato.server.dialects.a1111_catalogue import Catalogue, title
 from sfumato.server.dialects.a1111_extras import LATENT_MODES, UPSCALERS
@@ -35,6 +36,7 @@ def catalogue(service: Service) -> Catalogue:
         controls=_places(service, "controlnet"),
         upscalers=_places(service, "upscaler"),
         styles=read_styles(),
+        titled=titled,
     )
 
 

@@ -14,7 +14,6 @@ from sfumato.server.dialects.a1111_catalogue import Catalogue
 from sfumato.server.dialects.a1111_controlnet import unit_picture, units_of
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 from sfumato.server.dialects.a1111_hires import hires_of
-from sfumato.server.dialects.a1111_networks import find_networks
 from sfumato.server.dialects.a1111_options import check_options, effective
 from sfumato.server.dialects.a1111_samplers import Sampler, read_sampler, spacing_of
 from sfumato.server.dialects.a1111_scripts import CONTROLNET, script_fields, scripts_of
@@ -50,6 +49,7 @@ FIELDS = {
     "refiner": "refiner_checkpoint",
     "at": "refiner_switch_at",
     "image_prompts": "alwayson_scripts",
+    "soft_inpainting": "alwayson_scripts",
     "controls": "alwayson_scripts",
     "self_attention_guidance": "alwayson_scripts",
 }
@@ -88,13 +88,11 @@ def lower(
     )
     check_churn(fields, sampler)
     model = catalogue.model(options.get("sd_model_checkpoint"))
-    styled = catalogue.styled(fields.text("prompt"), fields.text("negative_prompt"), fields.items("styles"))
-    networks = find_networks(*styled, catalogue)
+    prompts = catalogue.styled(fields.text("prompt"), fields.text("negative_prompt"), fields.items("styles"))
     values: dict[str, Any] = {
-        "prompt": networks.prompt,
-        "negative_prompt": networks.negative_prompt,
-        "loras": networks.loras,
-        "embeddings": networks.embeddings,
+        "prompt": prompts[0],
+        "negative_prompt": prompts[1],
+        "embeddings": catalogue.embeddings_in(*prompts),
         "model": model.name if model else None,
         "vae": catalogue.vae(options.get("sd_vae")),
         "seed": seed_of(fields, "seed"),

@@ -1,4 +1,4 @@
-"""A1111's always-on scripts that have a counterpart here: ControlNet and Self Attention Guidance."""
+"""A1111's always-on scripts that have a counterpart here: ControlNet, Self Attention Guidance and Soft Inpainting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,11 @@ from sfumato.server.dialects.a1111_catalogue import Catalogue
 from sfumato.server.dialects.a1111_controlnet import control_fields, units_of
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 
-CONTROLNET, SAG = "controlnet", "self attention guidance"
+CONTROLNET, SAG, SOFT = "controlnet", "self attention guidance", "soft inpainting"
+SOFT_FIELDS = ("schedule_bias", "preservation_strength", "transition_contrast_boost")  # its first arguments
 HARMLESS = ("extra options", "seed", "sampler", "comments")  # A1111's own, whose fields a body has beside them
 # webuiapi sends ControlNet's defaults where it finds the second name
-LISTED = (CONTROLNET, "controlnet m2m", SAG)
+LISTED = (CONTROLNET, "controlnet m2m", SAG, SOFT)
 
 
 def scripts_of(body: Fields) -> dict[str, list[Any]]:
@@ -36,4 +37,7 @@ def script_fields(
     enabled, scale, *_ = [*scripts.get(SAG, []), False, 0.75][:2] if scripts.get(SAG) else (False, 0.0)
     if enabled is True:
         values["self_attention_guidance"] = {"scale": scale}
+    enabled, *numbers = scripts.get(SOFT) or [False]
+    if enabled is True and "mask" in pictures:
+        values["soft_inpainting"] = dict(zip(SOFT_FIELDS, numbers, strict=False))
     return values
