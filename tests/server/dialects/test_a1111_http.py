@@ -263,6 +263,26 @@ def test_extras_scale_a_picture_and_keep_its_text(shared: TestClient) -> None:
     assert opened(post(shared, "extra-single-image", image=picture())["image"]).size == (64, 64)  # upscaler None
 
 
+def test_what_a_control_network_would_see_is_shown(shared: TestClient) -> None:
+    half = Image.new("RGB", (64, 64))
+    half.paste((255, 255, 255), (32, 0, 64, 64))
+    content = io.BytesIO()
+    half.save(content, "PNG")
+    encoded = base64.b64encode(content.getvalue()).decode()
+    body = {"controlnet_module": "canny", "controlnet_images": [encoded], "controlnet_threshold_a": 50}
+    found = shared.post("/controlnet/detect", json=body).json()
+    assert found["info"] == "Success"
+    edges = opened(found["images"][0]).convert("L").getbbox()
+    assert edges is not None and 30 <= edges[0] <= edges[2] <= 34  # the one edge that is there
+    inverted = shared.post(
+        "/controlnet/detect", json={"controlnet_module": "invert", "controlnet_input_images": [encoded]}
+    )
+    assert opened(inverted.json()["images"][0]).getpixel((0, 0)) == (255, 255, 255)
+    for wrong, field in (({"controlnet_module": "openpose"}, "controlnet_module"), ({}, "controlnet_input_images")):
+        refused = shared.post("/controlnet/detect", json=wrong)
+        assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", field]
+
+
 def running(client: TestClient, **body: Any) -> tuple[threading.Thread, dict[str, Any]]:
     """A client that draws slowly in another thread, when its job has begun."""
     result: dict[str, Any] = {}

@@ -18,8 +18,9 @@ from sfumato.errors import RequestError, SfumatoError
 from sfumato.server.dialects import a1111_lists as lists
 from sfumato.server.dialects.a1111_answers import answer
 from sfumato.server.dialects.a1111_catalogue import Catalogue
+from sfumato.server.dialects.a1111_controlnet import detected, preprocessor_of
 from sfumato.server.dialects.a1111_extras import upscaled
-from sfumato.server.dialects.a1111_fields import Fields
+from sfumato.server.dialects.a1111_fields import Fields, refuse
 from sfumato.server.dialects.a1111_infotext import filled_in, parameters_of
 from sfumato.server.dialects.a1111_lowering import Order, as_a1111, lower, picture_fields
 from sfumato.server.dialects.a1111_options import FORMATS, Options
@@ -222,9 +223,23 @@ class A1111:
         """There is no network here that says in words what a picture shows."""
         raise Problem(501, "interrogate", "sfumato has no model that captions pictures")
 
-    async def detect(self, request: HttpRequest) -> None:
-        """Preprocessors run within a job, on the machine that draws."""
-        raise Problem(501, "detect", "sfumato preprocesses control pictures as it draws; there is no preview of that")
+    async def detect(self, request: HttpRequest) -> dict[str, Any]:
+        """What a control network would see of pictures, at their own size."""
+        fields = Fields(await read_object(request))
+        name = "controlnet_images" if fields.has("controlnet_images") else "controlnet_input_images"
+        preprocessor, options = preprocessor_of(fields, "controlnet_")
+        pictures = [decode_picture(name, text) for text in fields.items(name)]
+        if not pictures:
+            raise refuse(name, "is empty; send at least one picture")
+        made = [await asyncio.to_thread(self._detected, each, preprocessor, options) for each in pictures]
+        return {"images": [encode_picture(each) for each in made], "info": "Success"}
+
+    def _detected(self, content: bytes, preprocessor: str, options: Mapping[str, float]) -> bytes:
+        file = self._service.pixels_file(self._service.add_upload(content).id)[0].read_bytes()
+        try:
+            return detected(file, preprocessor, options)
+        except RequestError as error:
+            raise refuse("controlnet_module", f"cannot do that: {error}") from error
 
     async def nothing(self, request: HttpRequest) -> dict[str, Any]:
         """Files are looked at anew every second, and models are kept as memory allows: there is nothing to do."""

@@ -1,5 +1,6 @@
 """The ControlNet extension's units as controls of a request, and what its lists tell."""
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,15 +119,7 @@ def _image_prompt(unit: Fields, picture: str | None, catalogue: Catalogue) -> di
 
 
 def _control(unit: Fields, picture: str | None, catalogue: Catalogue) -> dict[str, Any]:
-    module = unit.text("module", "none").lower().partition(" (")[0] or "none"
-    if module not in MODULES:
-        raise refuse("module", f"is {module!r}; of ControlNet's there are {', '.join((*MODULES, *IP_MODULES))}")
-    preprocessor, thresholds = MODULES[module]
-    options = {
-        option: unit.number(name, 0.0)
-        for option, name in zip(thresholds, ("threshold_a", "threshold_b"), strict=False)
-        if unit.number(name, -1.0) > 0
-    }
+    preprocessor, options = preprocessor_of(unit)
     control = {
         "model": _model(unit.text("model", "None"), catalogue),
         "preprocessor": preprocessor,
@@ -138,6 +131,29 @@ def _control(unit: Fields, picture: str | None, catalogue: Catalogue) -> dict[st
         "resize": _word(unit, "resize_mode", RESIZES, ("stretch", "crop", "fill"), default="crop and resize"),
     }
     return control if picture is None else control | {"image": picture}
+
+
+def preprocessor_of(unit: Fields, prefix: str = "") -> tuple[str, dict[str, float]]:
+    """The preprocessor of a module and its options; `prefix` is before the names of the fields. Raises Problem 422."""
+    module = unit.text(f"{prefix}module", "none").lower().partition(" (")[0] or "none"
+    if module not in MODULES:
+        raise refuse(f"{prefix}module", f"is {module!r}; there are {', '.join((*MODULES, *IP_MODULES))}")
+    preprocessor, thresholds = MODULES[module]
+    names = (f"{prefix}threshold_a", f"{prefix}threshold_b")
+    given = {option: unit.number(name, -1.0) for option, name in zip(thresholds, names, strict=False)}
+    return preprocessor, {option: value for option, value in given.items() if value > 0}
+
+
+def detected(file: bytes, preprocessor: str, options: Mapping[str, float]) -> bytes:
+    """What a control network sees of a picture of our own (PNG), as another one. Raises RequestError."""
+    from PIL import Image
+
+    from sfumato.controls.preprocess import preprocess
+
+    content = io.BytesIO()
+    with Image.open(io.BytesIO(file)) as picture:
+        preprocess(picture.convert("RGB"), preprocessor, options).save(content, "PNG")
+    return content.getvalue()
 
 
 def _model(name: str, catalogue: Catalogue) -> str:
