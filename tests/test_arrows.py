@@ -35,18 +35,20 @@ ARROWS: dict[str, set[str]] = {
         "weights": "nn text diffusion model request",
         # networks beside the model's and the pictures that they see: in a run they are a part of the conditioning
         "controls": "nn text images metadata request model",
+        "wording": "request text.wildcards weights.locate",
+        "places": "images operations request",
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
         "guides": "model nn text request diffusion.guidance",
-        "hires": "guides images operations request nn upscaling diffusion job",
-        "job": "controls guides text.words operations hires outpainting request model nn metadata images masks"
-        " diffusion",
+        "hires": "wording guides images operations request nn upscaling diffusion job",
+        "job": "wording places controls guides text.words operations hires outpainting request model nn metadata images"
+        " masks diffusion",
         "instructed": "operations model nn diffusion text",
         "generation": "instructed "
         "controls guides job hires operations events preview request model nn metadata images masks"
         " diffusion text upscaling",
         "memory": "model nn weights",
-        "engine": "memory controls text.words generation diffusion events weights request images model",
+        "engine": "wording memory controls text.words generation diffusion events weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
@@ -61,11 +63,11 @@ ARROWS: dict[str, set[str]] = {
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
-        " batch plots server speed upscaling text.prompt train weights",
+        " batch plots server speed upscaling text train weights wording",
         "__main__": "cli",
     }.items()
 }
-READING = "tokenizer spans chunks prompt a1111 comfy compel editing composing networks words"
+READING = "tokenizer spans chunks prompt a1111 comfy compel editing composing networks words wildcards"
 TORCH_FREE = (
     "controls.preprocess",
     "controls.edges",
@@ -78,7 +80,7 @@ TORCH_FREE = (
     *(f"text.{name}" for name in READING.split()),
     "cli",
 )
-TORCH_FREE += ("batch.rows", "opening", "weights.locate", "weights.known", "server", "client")
+TORCH_FREE += ("wording", "batch.rows", "opening", "weights.locate", "weights.known", "server", "client")
 TORCH = {"torch", "safetensors", "transformers", "diffusers"}
 
 

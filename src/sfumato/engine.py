@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from sfumato.memory import (
 )
 from sfumato.model import Model
 from sfumato.request import Embedding, Lora, Request, draw_seed
-from sfumato.text.words import alike_loras, words
+from sfumato.request.said import Said
+from sfumato.text.words import AS_WRITTEN, alike_loras, words
 from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
@@ -37,6 +38,7 @@ from sfumato.weights.load import embedded, hollow, open_model, read, with_autoen
 from sfumato.weights.lora import locate_lora, with_loras
 from sfumato.weights.opened import Opened
 from sfumato.weights.streamed import can_stream, read_streamed
+from sfumato.wording import filled_in
 
 log = logging.getLogger(__name__)
 
@@ -290,8 +292,9 @@ class Engine:
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
         plan = self._plan(request)
-        for run, named in alike_loras(request):
-            model = self.model_for(request, run[0], named)
+        said = filled_in(request)
+        for run, _ in alike_loras(request, said):
+            model = self.model_for(request, run[0], said)
             if plan is not None:
                 model = replace(model, apart=plan.apart, tiled_above=plan.tiled_above)
             stopped = yield from stream(
@@ -303,17 +306,18 @@ class Engine:
                 metadata=metadata,
                 preview_every=preview_every,
                 only=run,
+                said=said,
                 halt=halt,
             )
             if stopped:
                 return
 
-    def model_for(self, request: Request, index: int = 0, named: Sequence[Lora] | None = None) -> Model:
-        """The model of a request with all that it and the prompt of picture `index` name. Errors are those of `model`.
+    def model_for(self, request: Request, index: int = 0, said: Mapping[int, Said] = AS_WRITTEN) -> Model:
+        """The model of a request with all that it and the prompts of picture `index` name. Errors are those of `model`.
 
-        `named` are the LoRAs of that prompt, where they are known. A refiner is kept beside its model.
+        `said` are the prompts as they were filled in. A refiner is kept beside its model.
         """
-        loras = words(request, index).loras if named is None else named
+        loras = words(request, index, said).loras
         every, allowed = [*request.loras, *loras], request.allow_unmatched
         model = self.model(
             request.model,

@@ -1,7 +1,7 @@
 """From a request to pictures: one straight line over the operations, told as events."""
 
 import platform
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -31,6 +31,8 @@ from sfumato.model import Model
 from sfumato.nn.autoencoder import Area, Posterior, tile_areas
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
+from sfumato.request.said import Said
+from sfumato.text.telling import Wanted
 from sfumato.text.told import Told, alike, together
 from sfumato.text.words import Words, words
 from sfumato.upscaling import upscaler_hash
@@ -81,13 +83,15 @@ def stream(
     preview_every: int = 0,
     halt: Halt | None = None,
     only: range | None = None,
+    said: Mapping[int, Said] | None = None,
 ) -> Generator[Event, None, bool]:
     """The events of a request as it runs: Progress after each step, Preview after every so many, Finished pictures.
 
     To cancel, leave the loop; to end early with what there is, say so when `halt` asks. `only` are the numbers of the
-    pictures that are made, by default all. Returns whether it was ended. Arguments and errors are those of `generate`.
+    pictures that are made, by default all; `said` their prompts as they were filled in. Returns whether it was ended.
+    Arguments and errors are those of `generate`.
     """
-    job = prepare(model, request, image=image, mask=mask, pictures=pictures, only=only)
+    job = prepare(model, request, image=image, mask=mask, pictures=pictures, only=only, said=said)
     for batch in batches(job):
         for event in draw(job, batch, metadata=metadata, preview_every=preview_every):
             yield event
@@ -108,7 +112,8 @@ def as_it_is(job: Job, progress: Progress, *, metadata: bool = True) -> Iterator
     assert progress.denoised is not None
     last = job if job.second is None or progress.step < len(job.levels) else job.second
     for index, latent in zip(progress.pictures, torch.split(progress.denoised, 1), strict=True):
-        yield _finished(job, index, finish(last, latent), metadata=metadata, halted_at=progress.step)
+        made = finish(last, latent)
+        yield _finished(job, index, made, metadata=metadata, beside=progress.pictures, halted_at=progress.step)
 
 
 def batches(job: Job, pictures: Sequence[int] | None = None) -> Iterator[Batch]:
@@ -122,7 +127,7 @@ def batches(job: Job, pictures: Sequence[int] | None = None) -> Iterator[Batch]:
     encoded: dict[Words, tuple[Told, ...]] = {}
     waiting: list[tuple[int, tuple[Told, ...]]] = []
     for index in job.pictures if pictures is None else pictures:
-        said = words(request, index)
+        said = words(request, index, job.said)
         if said not in encoded:
             encoded = {said: told(job, said)}
         if waiting and (len(waiting) == request.batch or alike(waiting[0][1][0]) != alike(encoded[said][0])):
@@ -139,7 +144,7 @@ def told(job: Job, said: Words) -> tuple[Told, ...]:
     pairs = [
         op.encode_text(
             model,
-            said.prompt,
+            wanted(job, said),
             said.negative_prompt,
             job.canvas,
             sigmas=() if job.nothing_to_do else job.levels,
@@ -150,6 +155,17 @@ def told(job: Job, said: Words) -> tuple[Told, ...]:
         for model in models
     ]
     return tuple(each for pair in pairs for each in pair)
+
+
+def wanted(job: Job, said: Words) -> list[Wanted]:
+    """The prompts of a picture, each with the place where it counts; those that count nowhere are left out."""
+    texts = [said.prompt, *said.regions]
+    if not job.places:
+        return [Wanted(said.prompt)]
+    counting = [(text, place) for text, place in zip(texts, job.places, strict=True) if bool((place > 0).any())]
+    if len(counting) == 1:  # it has the whole picture
+        return [Wanted(counting[0][0])]
+    return [Wanted(text, place) for text, place in counting]
 
 
 def _batch(waiting: list[tuple[int, tuple[Told, ...]]]) -> Batch:
@@ -334,7 +350,7 @@ def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 
     """The events of one batch."""
     if job.nothing_to_do and job.second is None:
         for index in batch.pictures:
-            yield _finished(job, index, job.original.copy(), metadata=metadata)
+            yield _finished(job, index, job.original.copy(), metadata=metadata, beside=batch.pictures)
         return
     steps = len(job.levels) - 1 + (0 if job.second is None else len(job.second.levels) - 1)
     latent = None
@@ -347,7 +363,7 @@ def draw(job: Job, batch: Batch, *, metadata: bool = True, preview_every: int = 
         latent = yield from enlarge(job, last, batch, latent, count)
     assert latent is not None
     for index, one in zip(batch.pictures, torch.split(latent, 1), strict=True):
-        yield _finished(job, index, finish(last, one), metadata=metadata)
+        yield _finished(job, index, finish(last, one), metadata=metadata, beside=batch.pictures)
 
 
 @dataclass(frozen=True)
@@ -410,12 +426,27 @@ def preview_factors(model: Model) -> Factors:
     return model.family.preview or (SDXL_FACTORS if model.family.text.startswith("sdxl") else SD_FACTORS)
 
 
-def _finished(job: Job, index: int, picture: Image.Image, *, metadata: bool, halted_at: int | None = None) -> Finished:
+def _finished(
+    job: Job,
+    index: int,
+    picture: Image.Image,
+    *,
+    metadata: bool,
+    beside: tuple[int, ...],
+    halted_at: int | None = None,
+) -> Finished:
+    """The event of a picture that is done; `beside` are those that it was drawn with, itself too."""
     request = job.request
     if metadata:
         model = job.model
         provenance = Provenance(
-            model.name, model.family.name, model.hashes, environment(model, request), job.inputs, asdict(job.sampling)
+            model.name,
+            model.family.name,
+            model.hashes,
+            environment(model, request),
+            job.inputs,
+            asdict(job.sampling),
+            tuple({"index": each, **job.said[each].to_dict()} for each in beside if each in job.said),
         )
         stamp(picture, make_record(request, index, picture, provenance, halted_at=halted_at))
     return Finished(index, request.seed_of(index), picture, request, halted_at)

@@ -15,6 +15,7 @@ from sfumato.images import to_pixels
 from sfumato.nn.autoencoder import Posterior
 from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, SIDE_RANGE, Hires
 from sfumato.upscaling import enlarge, enlarge_latent
+from sfumato.wording import filled_in
 
 if TYPE_CHECKING:
     from sfumato.job import Job
@@ -46,9 +47,15 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
         height=height,
     )
     guides.check(job.model, again)
+    other_words = hires.prompt is not None or hires.negative_prompt is not None
     sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
     return replace(
-        job, request=again, sampling=sampling, canvas=op.Canvas(width, height, job.model.stride), stage=STAGE
+        job,
+        request=again,
+        sampling=sampling,
+        canvas=op.Canvas(width, height, job.model.stride),
+        said=filled_in(again) if other_words else job.said,
+        stage=STAGE,
     )
 
 

@@ -1,6 +1,7 @@
 """A request made ready for a model: every field concrete, its pictures read, fitted and encoded."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -43,8 +44,11 @@ from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.autoencoder import Posterior
 from sfumato.outpainting import extended
-from sfumato.request import Defaults, Lora, Request, fill
-from sfumato.text.words import alike_loras
+from sfumato.places import places
+from sfumato.request import Defaults, Lora, Region, Request, draw_seed, fill
+from sfumato.request.said import Said
+from sfumato.text.words import AS_WRITTEN, alike_loras
+from sfumato.wording import filled_in
 
 IMAGE_GUIDANCE = 1.5  # of models that follow instructions, Brooks et al. 2022
 TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
@@ -70,6 +74,8 @@ class Job:
     inputs: dict[str, str]
     inset: Inset | None = None
     only: range | None = None
+    said: Mapping[int, Said] = dataclasses.field(default_factory=dict)
+    region_masks: tuple[Image.Image | None, ...] = ()
     stage: str = ""
     read: ReadControls = NO_CONTROLS
 
@@ -115,6 +121,11 @@ class Job:
         return no_step or (self.mask is not None and self.mask.getextrema()[1] == 0)
 
     @cached_property
+    def places(self) -> tuple[Tensor, ...]:
+        """How much the request's own prompt counts where, then those of its regions; none without regions."""
+        return places(self.request.regions, self.region_masks, self.canvas) if self.request.regions else ()
+
+    @cached_property
     def weights(self) -> Tensor:
         """The mask at the size that is worked at, [1, 1, H, W]; all ones without a mask."""
         weights = torch.ones(1, 1, *self.canvas.shape) if self.mask is None else mask_weights(self.mask)
@@ -156,11 +167,15 @@ def prepare(
     mask: PictureSource | None = None,
     pictures: Pictures = NO_PICTURES,
     only: range | None = None,
+    said: Mapping[int, Said] | None = None,
 ) -> Job:
     """Reads and fits the pictures and makes every field of the request concrete. Errors are those of `generate`.
 
-    `only` are the numbers of the pictures that will be made, by default all.
+    `only` are the numbers of the pictures that will be made, by default all; `said` their prompts as they were filled
+    in, by default now.
     """
+    request = request if request.seed is not None else replace(request, seed=draw_seed())
+    said = filled_in(request) if said is None else said
     check_controls_there(request, model)
     if image is not None or request.image is not None:
         image = image if image is not None else named_picture(request.image, "image", pictures)
@@ -179,10 +194,19 @@ def prepare(
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
     read = read_controls(request, pictures, start=picture is not None)
+    regions, masks = _read_regions(request, pictures)
+    inputs |= {
+        f"region {number + 1} mask": str(each.mask) for number, each in enumerate(regions) if each.mask is not None
+    }
     named = replace(
-        request, image=inputs.get("image"), mask=inputs.get("mask"), controls=read.controls, image_prompts=read.prompts
+        request,
+        image=inputs.get("image"),
+        mask=inputs.get("mask"),
+        controls=read.controls,
+        image_prompts=read.prompts,
+        regions=regions,
     )
-    resolved, sampling = resolve(model, named, picture.size if picture else None, only)
+    resolved, sampling = resolve(model, named, picture.size if picture else None, only, said)
     assert resolved.width is not None and resolved.height is not None
     size = (resolved.width, resolved.height)
     if grey is not None and request.mask_invert:
@@ -206,6 +230,8 @@ def prepare(
         {**inputs, **read.inputs},
         part,
         only,
+        said,
+        masks,
         read=read,
     )
     for each in (job, job.second):  # what cannot be run is told before anything is
@@ -215,16 +241,29 @@ def prepare(
     return job
 
 
+def _read_regions(request: Request, pictures: Pictures) -> tuple[tuple[Region, ...], tuple[Image.Image | None, ...]]:
+    """The regions with the digests of their masks, and the masks; None for those with an area."""
+    masks = tuple(
+        None if each.mask is None else to_mask(open_picture(named_picture(each.mask, "regions", pictures)))
+        for each in request.regions
+    )
+    regions = tuple(
+        each if mask is None else replace(each, mask=f"sha256:{pixels_digest(mask)}")
+        for each, mask in zip(request.regions, masks, strict=True)
+    )
+    return regions, masks
+
+
 def _check_together(request: Request, *, image: bool, mask: bool) -> None:
     fields = {name: getattr(request, name) is not None for name in ("strength", "strength_rule", "resize_mode")}
-    for field, given in {**fields, "mask": mask, "outpaint": request.outpaint is not None}.items():
+    for name, given in {**fields, "mask": mask, "outpaint": request.outpaint is not None}.items():
         if given and not image:
-            raise RequestError(f"{field} is given but no image; give a start image", field)
-    for field in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content", *guides.GREY):
-        value = getattr(request, field)
-        masked = mask or (request.outpaint is not None and field in ("masked_only", "padding"))
+            raise RequestError(f"{name} is given but no image; give a start image", name)
+    for name in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content", *guides.GREY):
+        value = getattr(request, name)
+        masked = mask or (request.outpaint is not None and name in ("masked_only", "padding"))
         if value not in (None, False) and not masked:
-            raise RequestError(f"{field} is {value!r} but there is no mask; give a mask", field)
+            raise RequestError(f"{name} is {value!r} but there is no mask; give a mask", name)
     if request.padding is not None and not request.masked_only:
         raise RequestError(
             f"padding is {request.padding} but masked_only is off; padding is around what it cuts out", "padding"
@@ -233,6 +272,10 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
         raise RequestError("outpaint makes its own mask and size; leave out the mask and resize_mode", "outpaint")
     if request.hires is not None and (mask or request.outpaint is not None):
         raise RequestError("hires is given with a mask; enlarge the picture before or after it is repainted", "hires")
+    if request.regions and request.masked_only:
+        raise RequestError(
+            "regions are given with masked_only, which cuts a part out; leave out one of them", "regions"
+        )
     if request.masked_only and request.resize_mode is not None:
         raise RequestError(
             f"resize_mode is {request.resize_mode!r} with masked_only, which keeps the picture's size; "
@@ -242,20 +285,24 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
 
 
 def resolve(
-    model: Model, request: Request, picture_size: tuple[int, int] | None = None, only: range | None = None
+    model: Model,
+    request: Request,
+    picture_size: tuple[int, int] | None = None,
+    only: range | None = None,
+    said: Mapping[int, Said] = AS_WRITTEN,
 ) -> tuple[Request, Sampling]:
     """The request with every None replaced by what suits the model, and the sampling that it names.
 
     `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
-    where the model's own sampling has no name. `only` are the numbers of the pictures that will be made. Raises
-    RequestError for what the model cannot do.
+    where the model's own sampling has no name. `only` are the numbers of the pictures that will be made, `said`
+    their prompts as they were filled in. Raises RequestError for what the model cannot do.
     """
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
     if request.eta is not None:
         sampling = _with_eta(sampling, request.eta)
     _check_instructed(model, request, sampling)
     filled = fill(request, defaults_of(model), picture_size)
-    named = _named(filled, only)
+    named = _named(filled, only, said)
     loras = model.loras[: len(model.loras) - len(named)]
     _check_there("loras", [*(request.loras or loras), *named], model.loras)
     _check_there("embeddings", request.embeddings, model.embeddings)
@@ -264,10 +311,10 @@ def resolve(
     return resolved, sampling
 
 
-def _named(request: Request, only: range | None) -> tuple[Lora, ...]:
+def _named(request: Request, only: range | None, said: Mapping[int, Said]) -> tuple[Lora, ...]:
     """The LoRAs that the prompts of the pictures name; the same in all of them, since the model has them or has not."""
     pictures = range(request.total) if only is None else only
-    runs = alike_loras(request)
+    runs = alike_loras(request, said)
     found = {loras: None for run, loras in runs if run.start < pictures.stop and pictures.start < run.stop}
     if len(found) > 1:
         raise RequestError(

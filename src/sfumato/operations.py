@@ -54,7 +54,6 @@ from sfumato.nn.watched import WatchedAttention, perturbed, watched
 from sfumato.request import SIDE_RANGE, Dialect
 from sfumato.request.guides import Apg, DynamicThresholding, PerturbedAttention, SelfAttentionGuidance
 from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE, SizeIds
-from sfumato.text.prompt import PromptReport
 from sfumato.text.telling import Wanted, tell
 from sfumato.text.told import Composition, Told, together
 
@@ -100,7 +99,7 @@ class Canvas:
 
 def encode_text(
     model: Model,
-    prompt: str,
+    prompt: str | Sequence[Wanted],
     negative_prompt: str,
     canvas: Canvas,
     *,
@@ -109,21 +108,16 @@ def encode_text(
     clip_skip: int = 0,
     ids: tuple[SizeIds, SizeIds] = SIZE_IDS,
 ) -> tuple[Told, Told]:
-    """What is told of one prompt and of its negative, of one length, with the canvas as SDXL's size.
+    """What is told of one prompt, or of several for places, and of its negative, of one length.
 
-    `sigmas` are the noise levels of the run, for prompts that change in its course; `ids` what SDXL is told about the
-    picture and about what it should not be.
+    The canvas is SDXL's size. `sigmas` are the noise levels of the run, for prompts that change in its course; `ids`
+    what SDXL is told about the picture and about what it should not be.
     """
     width, height = canvas.working
     sized = partial(model.text.sized, height=height, width=width)
     both = (partial(sized, **vars(ids[0])), partial(sized, **vars(ids[1])))
-    wanted = [Wanted(prompt)]
+    wanted = [Wanted(prompt)] if isinstance(prompt, str) else prompt
     return tell(model.text, wanted, negative_prompt, sigmas, dialect=dialect, clip_skip=clip_skip, sized=both)
-
-
-def report_prompt(model: Model, prompt: str, dialect: Dialect = "a1111") -> PromptReport:
-    """What becomes of a prompt: its tokens, weights and chunks, and what was cut."""
-    return model.text.tokens(prompt, dialect=dialect)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from sfumato.job import Job, prepare
 from sfumato.metadata import FORMAT, describe, pixels_digest
 from sfumato.model import Model
 from sfumato.request import Request
+from sfumato.request.said import read_said
 from sfumato.text.words import alike_loras
 
 Outcome = Literal["identical", "differs", "environment changed", "missing weight", "missing picture"]
@@ -71,8 +72,9 @@ def replay(
     if record.get("format") != FORMAT:
         raise PictureError(f"{os.fspath(picture)} has metadata of format {record.get('format')}; this is {FORMAT}")
     engine = engine or Engine()
+    said = read_said(record)
     try:
-        weights = engine.model_for(replace(request, model=model or request.model), record["index"])
+        weights = engine.model_for(replace(request, model=model or request.model), record["index"], said)
     except ModelNotFoundError as error:
         return Verdict("missing weight", str(error))
     other = _other_weights(record, weights)
@@ -87,8 +89,11 @@ def replay(
         if source is None:
             return Verdict("missing picture", f"the {name} that it was made from ({digest}) is not beside it")
         found_pictures[digest] = source
-    together = next(run for run, _ in alike_loras(request) if record["index"] in run)
-    job = prepare(weights, request, pictures=found_pictures, only=together)
+    if said:  # those that it was drawn with; of the others it is not known what was said
+        together = range(min(said), max(said) + 1)
+    else:
+        together = next(run for run, _ in alike_loras(request) if record["index"] in run)
+    job = prepare(weights, request, pictures=found_pictures, only=together, said=said)
     if verify and job.inputs != record["inputs"]:
         return Verdict("missing picture", "a picture is not the one that it was made from")
     changes = other + _other_environment(record, weights, job.request)

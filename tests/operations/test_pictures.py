@@ -15,7 +15,7 @@ from sfumato.events import Preview
 from sfumato.generation import stream
 from sfumato.images import psnr, to_pixels
 from sfumato.model import Model
-from sfumato.operations import decode, encode_image, reconstruct, report_prompt
+from sfumato.operations import decode, encode_image, reconstruct
 from sfumato.preview import SD_FACTORS, fit_factors, preview
 from sfumato.request import Request
 from sfumato.weights.load import load
@@ -50,7 +50,7 @@ def test_latents_are_scaled_on_both_ways(tiny: Model) -> None:
 
 
 def test_a_prompt_is_reported_in_tokens(tiny: Model) -> None:
-    report = report_prompt(tiny, "a (red:1.2) house")
+    report = tiny.text.tokens("a (red:1.2) house")
     assert report.tokens == ("a</w>", "red</w>", "house</w>")
     assert report.weights == (1.0, 1.2, 1.0)
 

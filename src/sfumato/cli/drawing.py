@@ -24,7 +24,7 @@ from sfumato.cli.prompts import read_prompts
 from sfumato.cli.remote import Painter
 from sfumato.cli.starting import Enlarging, Fitting, Growing, Masking, Share, StrengthRule, Varying
 from sfumato.cli.steering import Steered
-from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras
+from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras, parse_region
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -184,6 +184,8 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         batch=drawing.batch,
         noise=noise,
         dialect=dialect,
+        regions=[parse_region(text) for text in drawing.region or ()],
+        styles=drawing.style or (),
         strict=drawing.strict,
         loras=checked_loras([parse_lora(text) for text in drawing.lora or ()]),
         allow_unmatched=drawing.allow_unmatched,
@@ -205,6 +207,7 @@ def draw(request: Request, destination: Destination, machine: Painter, voice: Vo
     seen = (
         *(each.image for each in request.controls),
         *(name for each in request.image_prompts for name in (*each.images, each.mask)),
+        *(region.mask for region in request.regions),
     )
     for source in (request.image, request.mask, *seen):
         if source is not None:

@@ -199,6 +199,16 @@ class Drawing:
     dialect: Annotated[
         str, typer.Option(metavar="NAME", help="How weights in prompts are written: a1111, comfy, compel or plain.")
     ] = "a1111"
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE[@W]: PROMPT",
+            help="A prompt for a part: left, 'top right', ..., L,T,W,H from 0 to 1, or a mask picture. Repeatable.",
+        ),
+    ] = None
+    style: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A style of styles.csv around the prompts. Repeatable.")
+    ] = None
     seed: Annotated[
         int | None,
         typer.Option(parser=whole, metavar="N", help="Of the first picture, the next has N + 1; random by default."),

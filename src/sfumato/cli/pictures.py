@@ -1,4 +1,4 @@
-"""reconstruct, encode, replay and info: what pictures and prompts go through, and what a picture tells."""
+"""reconstruct, replay and info: what pictures go through, and what a picture tells."""
 
 import math
 from dataclasses import asdict
@@ -11,11 +11,9 @@ from sfumato.cli.drawing import StartImage, check_picture
 from sfumato.cli.options import Destination, Machine, Voice, Which, grouped
 from sfumato.cli.output import Gallery, slug, write_document, write_line
 from sfumato.cli.progress import note, progress
-from sfumato.errors import OutputError
 
 if TYPE_CHECKING:
     from sfumato.metadata import Description
-    from sfumato.text.prompt import PromptReport
 
 app = typer.Typer()
 
@@ -54,55 +52,6 @@ def reconstruct(
         write_document(gallery.written[0])
     else:
         note(f"PSNR {found.psnr:.2f} dB, SSIM {found.ssim:.4f}")
-
-
-@app.command("encode")
-@grouped
-def encode(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Words.", show_default=False)],
-    which: Which,
-    machine: Machine,
-    voice: Voice,
-    dialect: Annotated[
-        str, typer.Option(metavar="NAME", help="How weights in prompts are written: a1111, comfy, compel or plain.")
-    ] = "a1111",
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE.safetensors", help="Write what the text encoders make of it.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
-) -> None:
-    """Show a prompt's tokens, weights and chunks.
-
-    Also says what was cut, where a model takes no more.
-    """
-    if save is not None and save.suffix != ".safetensors":
-        raise OutputError(f"--save {save}: features are written as .safetensors; name the file so.")
-    if save is not None and save.exists() and not overwrite:
-        raise OutputError(f"{save} exists. Choose another name, or replace it with --overwrite.")
-    from sfumato.operations import report_prompt
-    from sfumato.request import checked_dialect
-    from sfumato.weights.features import save_features
-
-    how = checked_dialect(dialect)
-    with progress() as bar:
-        bar("loading the model")
-        model = machine.engine().model(which.model, which.vae, prediction=which.prediction)
-        report = report_prompt(model, prompt, how)
-        if save is not None:
-            save_features(model.text.encode(prompt, dialect=how), save, overwrite=overwrite)
-    if report.cut:
-        note(f"cut, because the model takes no more: {report.cut!r}, {report.cut_tokens} tokens")
-    if voice.json:
-        write_document(_report_document(report, save))
-        return
-    write_line(f"{len(report.ids)} tokens in {len(report.chunks)} chunks of at most 75")
-    for place, chunk in enumerate(report.chunks):
-        mine = [i for i, chunk_of in enumerate(report.places) if chunk_of == place]
-        said = " ".join(_token(report, i) for i in mine)
-        write_line(f"chunk {place + 1}: {said or '(nothing)'}")
-        write_line(f"  ids: {' '.join(str(number) for number in chunk.ids)}")
-    if save is not None:
-        write_line(save)
 
 
 @app.command("replay")
@@ -182,24 +131,6 @@ def info(picture: Picture, voice: Voice) -> None:
         write_line(f"{name}: {value}")
     for name, value in (found.record or {}).get("environment", {}).items():
         write_line(f"made with {name}: {value}")
-
-
-def _token(report: "PromptReport", index: int) -> str:
-    spelling = report.tokens[index].removesuffix("</w>")
-    weight = report.weights[index]
-    return spelling if weight == 1 else f"{spelling}({weight:.4g})"
-
-
-def _report_document(report: "PromptReport", saved: Path | None) -> dict[str, Any]:
-    tokens = zip(report.tokens, report.ids, report.weights, report.places, strict=True)
-    return {
-        "prompt": report.prompt,
-        "tokens": [{"token": t, "id": i, "weight": w, "chunk": c} for t, i, w, c in tokens],
-        "chunks": [list(chunk.ids) for chunk in report.chunks],
-        "cut": report.cut,
-        "cut_tokens": report.cut_tokens,
-        "path": None if saved is None else str(saved),
-    }
 
 
 def _description_document(found: "Description") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +12,7 @@ from PIL import Image
 from sfumato.metadata.containers import CHUNK, PARAMETERS
 from sfumato.metadata.infotext import Infotext, format_infotext
 from sfumato.request import Control, Hires, ImagePrompt, Lora, Request
+from sfumato.request.said import Said, read_said
 
 FORMAT = 1  # of the record; a reader refuses a higher one
 
@@ -80,7 +81,8 @@ class Provenance:
     """All that decides a picture beside its request.
 
     `hashes` are those of the weights by component; `environment` the versions, the device and the precision; `inputs`
-    the sha256 of the upright pixels of the start image and the mask; `sampling` what the sampler's name stood for.
+    the sha256 of the upright pixels of the start image and the mask; `sampling` what the sampler's name stood for;
+    `words` the prompts of the pictures that were drawn together, where styles or what is drawn was filled in.
     """
 
     model: str
@@ -89,6 +91,7 @@ class Provenance:
     environment: Mapping[str, str | int]
     inputs: Mapping[str, str] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    words: Sequence[Mapping[str, Any]] = ()
 
 
 def pixels_digest(picture: Image.Image) -> str:
@@ -111,6 +114,7 @@ def make_record(
         "environment": dict(provenance.environment),
         "pixels": {"sha256": pixels_digest(picture), "width": picture.width, "height": picture.height},
         **({} if halted_at is None else {"halted_at": halted_at}),
+        **({"words": [dict(each) for each in provenance.words]} if provenance.words else {}),
     }
 
 
@@ -152,9 +156,10 @@ def record_infotext(record: Mapping[str, Any]) -> str:
         f"ControlNet {units + place}": _image_prompt_text(prompt, record["model"]["hashes"])
         for place, prompt in enumerate(request.image_prompts)
     }
-    prompt = request.prompts[record["index"] // request.count]
+    written = Said(request.prompts[record["index"] // request.count], request.negative_prompt)
+    said = read_said(record).get(record["index"], written)
     known = {key: value for key, value in parameters.items() if value}
-    return format_infotext(Infotext(prompt, request.negative_prompt, known))
+    return format_infotext(Infotext(said.prompt, said.negative_prompt, known))
 
 
 _MASKED_CONTENT = {"fill": "fill", "noise": "latent noise", "nothing": "latent nothing"}  # A1111's words

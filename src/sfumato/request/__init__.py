@@ -28,6 +28,7 @@ from sfumato.request.pictures import (
     Windows,
     checked_upscaler,
 )
+from sfumato.request.regions import Region, checked_regions, parse_region
 from sfumato.request.request import Dialect, NoiseMode, Request, checked_dialect, ranges
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "MaskedContent",
     "NoiseMode",
     "Outpaint",
+    "Region",
     "Request",
     "ResizeMode",
     "StrengthRule",
@@ -60,8 +62,10 @@ __all__ = [
     "checked_image_prompts",
     "checked_loras",
     "checked_options",
+    "checked_regions",
     "checked_upscaler",
     "draw_seed",
     "fill",
+    "parse_region",
     "ranges",
 ]

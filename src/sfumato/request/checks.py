@@ -69,6 +69,16 @@ def checked_name(name: str, value: object) -> str | None:
     return value
 
 
+def checked_names(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise RequestError(f"{name} is {value!r}; it must be a list of names", name)
+    for each in value:
+        if not isinstance(each, str) or not each:
+            raise RequestError(f"{name} has {each!r}; it must be a list of names", name)
+        check_text(name, each)
+    return tuple(value)
+
+
 def checked_interval(value: object) -> tuple[float, float] | None:
     if value is None:
         return None

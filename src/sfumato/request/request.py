@@ -12,6 +12,7 @@ from sfumato.request.checks import (
     check_text,
     checked_interval,
     checked_name,
+    checked_names,
     checked_number,
     checked_prompts,
     nearest,
@@ -47,6 +48,7 @@ from sfumato.request.pictures import (
     checked_variation,
     checked_windows,
 )
+from sfumato.request.regions import Region, checked_regions
 
 PredictionName = Literal["epsilon", "v", "sample"]
 NoiseMode = Literal["keyed", "sequential", "philox"]
@@ -112,6 +114,8 @@ class Request:
     strict          one by one, so that a picture has the same bytes alone and in company
     loras           what is merged into the model; a name, or (name, weight[, text_weight]), stands for a `Lora`
     allow_unmatched leaves out what LoRAs have for layers that the model has not, where it is an error otherwise
+    regions         prompts for parts of the picture
+    styles          names of styles that are put around the prompts
     dialect         how weights and other marks in the prompts are read
     embeddings      files of new words that prompts may use; a name, or (name, word), stands for an `Embedding`
     controls        pictures that control networks see, each a `Control` or its fields as a mapping
@@ -169,6 +173,8 @@ class Request:
     noise: NoiseMode = "keyed"
     dialect: Dialect = "a1111"
     strict: bool = False
+    regions: Sequence[Region] = ()
+    styles: Sequence[str] = ()
     loras: Sequence[Lora] = ()
     allow_unmatched: bool = False
     embeddings: Sequence[Embedding] = ()
@@ -202,6 +208,8 @@ class Request:
         for name in _NAMES:
             _set(self, name, checked_name(name, getattr(self, name)))
         _set(self, "guidance_interval", checked_interval(self.guidance_interval))
+        _set(self, "regions", checked_regions(self.regions))
+        _set(self, "styles", checked_names("styles", self.styles))
         _set(self, "loras", checked_loras(self.loras))
         _set(self, "embeddings", checked_embeddings(self.embeddings))
         _set(self, "controls", checked_controls(self.controls))
@@ -274,6 +282,8 @@ class Request:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; what is at its default None or off is left out, empty lists of parts too."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["regions"] = [region.to_dict() for region in self.regions] or None
+        values["styles"] = list(self.styles) or None
         values["loras"] = [lora.to_dict() for lora in self.loras] or None
         values["embeddings"] = [embedding.to_dict() for embedding in self.embeddings] or None
         values["controls"] = [control.to_dict() for control in self.controls] or None
@@ -316,6 +326,8 @@ class Request:
             "embeddings",
             "controls",
             "image_prompts",
+            "regions",
+            "styles",
             *_OFF,
         ):
             if name in given and given[name] is None:

@@ -1,7 +1,7 @@
 """From prompts to what a denoiser is told in the course of a run: editing, AND and places, by a dialect's rules."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -24,8 +24,8 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One prompt that the network is asked with, in its stretches."""
+class Asked:
+    """One prompt that the network is asked with, in its stretches: its weight, and how much it counts where."""
 
     stretches: tuple[Stretch, ...]
     weight: float = 1.0
@@ -48,35 +48,33 @@ def tell(
     a clip_skip that is out of range.
     """
     steps = max(1, len(sigmas) - 1)
-    asked = [
-        _Asked(_stretches(part.text, steps, dialect), part.weight, each.place)
-        for each in wanted
-        for part in _parts(each.text, dialect)
-    ]
-    unwanted = _Asked(_stretches(negative, steps, dialect))
-    positives = list(dict.fromkeys(stretch.text for each in asked for stretch in each.stretches))
+    every = [replace(part, place=each.place) for each in wanted for part in asked(each.text, steps, dialect)]
+    unwanted = Asked(_stretches(negative, steps, dialect))
+    positives = list(dict.fromkeys(stretch.text for each in every for stretch in each.stretches))
     negatives = list(dict.fromkeys(stretch.text for stretch in unwanted.stretches))
     encoded, against = text.encode_all(positives, negatives, dialect=dialect, clip_skip=clip_skip)
     known = {each: sized[0](encoded[number : number + 1]) for number, each in enumerate(positives)}
     avoided = {each: sized[1](against[number : number + 1]) for number, each in enumerate(negatives)}
-    told = [Share(_course(each, known, sigmas), each.weight, each.place) for each in asked]
+    told = [Share(_course(each, known, sigmas), each.weight, each.place) for each in every]
     opposite = _course(unwanted, avoided, sigmas)
     if len(told) == 1 and told[0].weight == 1 and told[0].place is None:
         return told[0].told, opposite
     return Composition(tuple(told), opposite), opposite
 
 
-def _parts(text: str, dialect: Dialect) -> tuple[Part, ...]:
-    return parts(text) if dialect == "a1111" else (Part(text),)
+def asked(text: str, steps: int, dialect: Dialect) -> tuple[Asked, ...]:
+    """The prompts that the network is asked with for one, each in its stretches. Raises PromptError."""
+    found = parts(text) if dialect == "a1111" else (Part(text),)
+    return tuple(Asked(_stretches(part.text, steps, dialect), part.weight) for part in found)
 
 
 def _stretches(text: str, steps: int, dialect: Dialect) -> tuple[Stretch, ...]:
     return stretches(text, steps) if dialect == "a1111" else (Stretch(steps, text),)
 
 
-def _course(asked: _Asked, conditionings: dict[str, Conditioning], sigmas: Sequence[float]) -> Conditioning | Course:
+def _course(prompt: Asked, conditionings: dict[str, Conditioning], sigmas: Sequence[float]) -> Conditioning | Course:
     """The conditionings of a prompt's stretches, each until the noise level after its last step."""
-    found = [conditionings[stretch.text] for stretch in asked.stretches]
+    found = [conditionings[stretch.text] for stretch in prompt.stretches]
     if len(found) == 1:
         return found[0]
-    return Course(tuple(sigmas[stretch.until] for stretch in asked.stretches[:-1]), tuple(found))
+    return Course(tuple(sigmas[stretch.until] for stretch in prompt.stretches[:-1]), tuple(found))

@@ -1,37 +1,47 @@
 """What the prompts of a picture come to, before any model is asked. Nothing here imports torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from sfumato.request import Lora, Request
+from sfumato.request.said import Said
 from sfumato.text.networks import without_networks
+
+AS_WRITTEN: Mapping[int, Said] = MappingProxyType({})
+"""No picture's prompts were filled in: they are what the request says."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """The prompts of one picture as they are encoded, and the LoRAs that the prompt names."""
+    """The prompts of one picture as they are encoded, those of its regions, and the LoRAs that prompts name."""
 
     prompt: str
     negative_prompt: str
+    regions: tuple[str, ...] = ()
     loras: tuple[Lora, ...] = ()
 
 
-def words(request: Request, index: int) -> Words:
-    """The prompts of picture `index` of a request. Raises PromptError.
+def words(request: Request, index: int, said: Mapping[int, Said] = AS_WRITTEN) -> Words:
+    """The prompts of picture `index` of a request, as they were filled in or as they were written. Raises PromptError.
 
-    In the a1111 dialect LoRAs are taken out of the prompt; in a negative prompt they are text, as in the webui.
+    In the a1111 dialect LoRAs are taken out of the prompts; in a negative prompt they are text, as in the webui.
     """
-    prompt = request.prompts[index // request.count]
+    places = tuple(region.prompt for region in request.regions)
+    written = Said(request.prompts[index // request.count], request.negative_prompt, places)
+    mine = said.get(index, written)
     if request.dialect != "a1111":
-        return Words(prompt, request.negative_prompt)
-    prompt, loras = without_networks(prompt)
-    return Words(prompt, request.negative_prompt, loras)
+        return Words(mine.prompt, mine.negative_prompt, mine.regions)
+    prompt, loras = without_networks(mine.prompt)
+    regions = [without_networks(region) for region in mine.regions]
+    every = (*loras, *(lora for _, each in regions for lora in each))
+    return Words(prompt, mine.negative_prompt, tuple(text for text, _ in regions), every)
 
 
-def alike_loras(request: Request) -> Iterator[tuple[range, tuple[Lora, ...]]]:
+def alike_loras(request: Request, said: Mapping[int, Said] = AS_WRITTEN) -> Iterator[tuple[range, tuple[Lora, ...]]]:
     """The pictures of a request in runs that name the same LoRAs in their prompts, and these."""
-    named = ((index, words(request, index).loras) for index in range(request.total))
+    named = ((index, words(request, index, said).loras) for index in range(request.total))
     for loras, run in groupby(named, key=lambda each: each[1]):
         numbers = [index for index, _ in run]
         yield range(numbers[0], numbers[-1] + 1), loras
