@@ -33,6 +33,7 @@ from sfumato.request.said import Said
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
 from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
+from sfumato.weights.embeddings_named import embeddings_named
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
 from sfumato.weights.load import embedded, hollow, open_model, read, with_autoencoder
 from sfumato.weights.lora import locate_lora, with_loras
@@ -319,19 +320,29 @@ class Engine:
         """
         loras = words(request, index, said).loras
         every, allowed = [*request.loras, *loras], request.allow_unmatched
+        for lora in every:
+            locate_lora(lora.name)  # what is not there is told early
+        base = self._base(request.model, request.vae, request.prediction)
         model = self.model(
             request.model,
             request.vae,
             every,
-            request.embeddings,
+            [*request.embeddings, *self._named_embeddings(request, base, said)],
             allow_unmatched=allowed,
             prediction=request.prediction,
         )
-        base = self._base(request.model, request.vae, request.prediction)
         steered = self._with_controls(model, base, request)
         if request.refiner is None:
             return steered
         return replace(steered, refiner=self._base(request.refiner.model, None, beside=1))
+
+    def _named_embeddings(self, request: Request, base: Model, said: Mapping[int, Said]) -> tuple[Embedding, ...]:
+        """The embeddings that the prompts name, in any dialect but plain."""
+        if request.dialect == "plain":
+            return ()
+        texts = [*request.prompts, request.negative_prompt, *(region.prompt for region in request.regions)]
+        texts += [text for each in said.values() for text in (each.prompt, each.negative_prompt, *each.regions)]
+        return embeddings_named(texts, base, request.dialect, request.embeddings)
 
     def forget(self) -> None:
         """Drops all models from memory."""

@@ -305,7 +305,7 @@ def resolve(
     named = _named(filled, only, said)
     loras = model.loras[: len(model.loras) - len(named)]
     _check_there("loras", [*(request.loras or loras), *named], model.loras)
-    _check_there("embeddings", request.embeddings, model.embeddings)
+    _check_there("embeddings", request.embeddings, model.embeddings[: len(request.embeddings)])
     resolved = replace(filled, loras=loras, embeddings=model.embeddings)
     guides.check(model, resolved)
     return resolved, sampling

@@ -1,21 +1,24 @@
 """A request with new words: what it draws, what its pictures say, and that the model is the same afterwards."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_models import SIZE
 
 from sfumato.engine import Engine
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Finished
 from sfumato.generation import generate
-from sfumato.metadata import describe, save
+from sfumato.metadata import CHUNK, describe, save
 from sfumato.model import Model
 from sfumato.replay import replay
 from sfumato.request import Embedding, Request
 from sfumato.weights.embeddings import WordVectors, save_embedding
+from sfumato.weights.locate import add_folder
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,33 @@ def test_embeddings_are_the_same_through_json() -> None:
     asked = Request(embeddings=["a", ("b.safetensors", "<b>")])  # type: ignore[list-item]
     assert Request.from_json(asked.to_json()) == asked
     assert "embeddings" not in Request().to_dict()
+
+
+def test_a_prompt_names_an_embedding_that_is_known(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    webui = tmp_path / "webui"
+    (webui / "embeddings").mkdir(parents=True)
+    (webui / "models" / "Stable-diffusion").mkdir(parents=True)
+    width = tiny.text.encoders[0].config.hidden_size
+    vectors = torch.randn(2, width, generator=torch.Generator().manual_seed(1))
+    save_file({"emb_params": vectors}, webui / "embeddings" / "EasyToy.safetensors")
+    save_file({"emb_params": torch.randn(2, width + 1)}, webui / "embeddings" / "cat.safetensors")  # another family's
+    add_folder(webui)
+    engine = Engine("cpu")
+
+    def picture(prompt: str, **changes: object) -> Image.Image:
+        request = Request(prompt=prompt, seed=1, steps=2, width=SIZE, height=SIZE, model=str(tiny.source), **changes)  # type: ignore[arg-type]
+        (event,) = [event for event in engine.run(request) if isinstance(event, Finished)]
+        return event.picture
+
+    named = picture("a cat, (easytoy:1.2)")
+    given = picture("a cat, (easytoy:1.2)", embeddings=[(str(webui / "embeddings" / "EasyToy.safetensors"), "EasyToy")])
+    assert named.tobytes() == given.tobytes()
+    assert json.loads(named.info[CHUNK])["request"]["embeddings"] == [{"name": "EasyToy", "word": "EasyToy"}]
+    assert replay(save(named, tmp_path / "a.png"), engine=engine).outcome == "identical"
+    assert named.tobytes() != picture("a cat, (easytoy:1.2)", dialect="plain").tobytes()
+    comfy = picture("a cat, embedding:EasyToy", dialect="comfy")
+    assert comfy.tobytes() == picture("a cat, easytoy").tobytes()
+    assert "embeddings" not in json.loads(picture("a cat, easytoys").info[CHUNK])["request"]

@@ -1,5 +1,6 @@
 """txt2img, img2img, inpaint and outpaint: words, and perhaps a picture, to pictures."""
 
+import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ from sfumato.cli.options import (
     parse_size,
 )
 from sfumato.cli.output import Gallery, slug, write_document
-from sfumato.cli.progress import Bar, progress
+from sfumato.cli.progress import Bar, note, progress
 from sfumato.cli.prompts import read_prompts
 from sfumato.cli.remote import Painter
 from sfumato.cli.starting import Enlarging, Fitting, Growing, Masking, Share, StrengthRule, Varying
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from sfumato.engine import Engine
 
 app = typer.Typer()
+
+MARKS = re.compile(r"<\w+:[^<>]*>|__[\w./-]+__|\b(?:BREAK|AND)\b")
+"""What is in a prompt and no word of it."""
 
 Prompts = Annotated[
     list[str], typer.Argument(metavar="PROMPT", help="Words; @FILE or - reads one prompt a line.", show_default=False)
@@ -212,6 +216,7 @@ def draw(request: Request, destination: Destination, machine: Painter, voice: Vo
     for source in (request.image, request.mask, *seen):
         if source is not None:
             check_picture(source)
+    tell_unseen(request)
     started = time.monotonic()
     document: dict[str, Any] = {"pictures": gallery.written, "grid": None, "finished": False}
     try:
@@ -245,6 +250,28 @@ def paint(painter: "Engine | Client", request: Request, gallery: Gallery, docume
                 pictures.append(event.picture)
                 document["request"] = event.request.to_dict()
     return pictures
+
+
+def tell_unseen(request: Request) -> None:
+    """Tell people, once, which words the embedded model has never seen; of other models that is not known."""
+    from sfumato.errors import ModelNotFoundError
+    from sfumato.scenes.familiar import unseen_words
+    from sfumato.weights.locate import embedded
+
+    try:
+        name = embedded().name
+    except ModelNotFoundError:  # this build has none
+        return
+    if request.model not in (None, name) or request.embeddings or request.loras:
+        return
+    texts = [MARKS.sub(" ", text) for text in (*request.prompts, *(region.prompt for region in request.regions))]
+    unseen = unseen_words(" ".join(texts))
+    if unseen:
+        more = "" if len(unseen) <= 8 else f" and {len(unseen) - 8} more"
+        note(
+            f"The embedded model has never seen: {', '.join(unseen[:8])}{more}. It knows the words of its drawn world, "
+            "which `sfumato scenes vocabulary` lists."
+        )
 
 
 def check_picture(source: str) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sfumato.scenes.familiar import LEADS
 from sfumato.scenes.scene import Scene
 from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
 
@@ -96,7 +97,7 @@ def _phrase(
     if style is not None:
         things = f"{_pick(STYLES[style], rng)} {things}"
     elif rng.random() < 0.2:
-        things = f"{_pick(('a picture of', 'a drawing of', 'there is', 'an image of'), rng)} {things}"
+        things = f"{_pick(LEADS, rng)} {things}"
     if background is None:
         return things
     where = _pick(BACKGROUNDS[background].phrases, rng)

@@ -43,6 +43,7 @@ ROLES: Mapping[str, Role] = {
     "regions[].prompt": "words",
     "regions[].negative_prompt": "words",
     "regions[].mask": "picture",
+    "styles[]": "words",
     "refiner.model": "model",
 }
 """Where a text stands in a request's JSON -> what it is."""
