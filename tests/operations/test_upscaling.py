@@ -130,3 +130,18 @@ def test_what_cannot_be_run_is_refused(tiny: Model) -> None:
     mask = scene().convert("L")
     with pytest.raises(RequestError, match="mask"):
         generate(tiny, request(hires=2), image=scene(), mask=mask)
+
+
+@pytest.mark.slow  # attention of 40 000 cells on all others, twice
+@pytest.mark.parametrize("network", ["decoder", "encoder"])
+@torch.no_grad()
+def test_a_large_picture_goes_through_the_autoencoder_in_bands_that_equal_the_whole(tiny: Model, network: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    if network == "decoder":
+        latent = torch.randn(1, 4, 200, 200, generator=generator)
+        found, expected = op.decode(tiny, latent), tiny.autoencoder.decode(latent / tiny.scaling_factor)
+    else:
+        pixels = torch.rand(1, 3, 1600, 1600, generator=generator)
+        found = op.encode_image(tiny, pixels).mean
+        expected = tiny.autoencoder.encode(pixels).mean * tiny.scaling_factor
+    assert float((found - expected).norm() / expected.norm()) <= 1e-5

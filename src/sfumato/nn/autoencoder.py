@@ -199,7 +199,10 @@ class Autoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> Posterior:
         """Pixels [B, 3, H, W] in [-1, 1] to the posterior of their latents, not scaled."""
-        moments = self.encoder(pixels)
+        return self.posterior(self.encoder(pixels))
+
+    def posterior(self, moments: Tensor) -> Posterior:
+        """What the encoder made, [B, 2C, h, w], as the distribution of latents."""
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         mean, log_variance = moments.chunk(2, dim=1)
