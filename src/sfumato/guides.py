@@ -95,9 +95,9 @@ def _check_ids(model: Model, request: Request) -> None:
         known.add(model.refiner.text.rules.sizes)
     for field, counts in IDS.items():
         if getattr(request, field) is not None and not known & counts:
-            kind = "models of SDXL" if 6 in counts else "the refiner of SDXL"
+            kind = "SDXL" if 6 in counts else "SDXL's refiner"
             raise RequestError(
-                f"{field} is {getattr(request, field)}, but {model.name} is not told of it; {kind} alone is", field
+                f"{field} is {getattr(request, field)}, but {model.name} is not told of it; only {kind} is", field
             )
 
 
