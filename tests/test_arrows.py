@@ -56,9 +56,9 @@ ARROWS: dict[str, set[str]] = {
         "train": "allocator preview model diffusion weights nn scenes text images generation operations request",
         "evaluate": "generation operations events scenes request model images",
         # the process that answers HTTP: the torch-free half of the house, and of the worker only its process
-        "server": "request controls.preprocess metadata opening text.networks text.tokenizer text.prompt text.words"
-        " weights.locate weights.known weights.hashing weights.writing weights.adopted weights.registry weights.titles"
-        " scenes.vocabulary",
+        "server": "request wording controls.preprocess metadata opening text.networks text.tokenizer text.prompt"
+        " text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
+        " weights.registry weights.titles scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
         "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
         "client": "request events metadata opening server.values",

@@ -1,17 +1,16 @@
 """A1111's bodies to requests. What is expected is what its 1.10 does (modules/processing.py, modules/api)."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sfumato.request import Variation
-from sfumato.server.dialects.a1111_catalogue import Catalogue, Style, joined, title
+from sfumato.server.dialects.a1111_catalogue import Catalogue, title
 from sfumato.server.dialects.a1111_lowering import Order, lower, picture_fields
 from sfumato.server.dialects.a1111_options import DEFAULTS
-from sfumato.server.dialects.a1111_styles import read_styles
 from sfumato.server.problems import Problem
 from sfumato.server.values import ModelCard
+from sfumato.wording import Style
 
 HASH = "6ce0161689" + "0" * 54
 CARDS = (
@@ -24,7 +23,7 @@ CATALOGUE = Catalogue(
     vaes={"ft-mse.safetensors": "ft-mse.safetensors"},
     embeddings={"bad/EasyNegative": "bad/EasyNegative"},
     titled={"own.safetensors [0123456789]": "xl"}.get,
-    styles={"oil": Style("oil painting of {prompt}, thick", "flat"), "warm": Style("warm light", "")},
+    styles={"oil": Style("oil", "oil painting of {prompt}"), "warm": Style("warm", "warm light")},
 )
 PICTURES = {"image": "sha256:" + "a" * 64}
 MASKED = {**PICTURES, "mask": "sha256:" + "b" * 64}
@@ -120,26 +119,9 @@ def test_an_sdxl_model_aligns_its_own_steps() -> None:
     assert order(body).request.spacing == "align_your_steps_sdxl"
 
 
-def test_styles_are_read_from_a1111s_own_file(tmp_path: Path) -> None:
-    path = tmp_path / "styles.csv"
-    assert read_styles(path) == {}
-    text = '\ufeffname,prompt,negative_prompt\r\noil,"a, ""thick"" {prompt}",flat\r\nempty,,\r\n,heading,\r\n'
-    path.write_text(text, encoding="utf-8", newline="")
-    assert read_styles(path) == {"oil": Style('a, "thick" {prompt}', "flat"), "empty": Style("", "")}
-    path.write_text("name,text\nold,words\n")
-    assert read_styles(path) == {"old": Style("words", "")}
-    path.write_bytes(b"\xff\xfe\x00name")
-    assert read_styles(path) == {}
-
-
-def test_styles_are_put_around_the_prompt_or_behind_it() -> None:
-    """modules/styles.py, merge_prompts."""
-    assert joined("", "a cat ") == "a cat "
-    assert joined("warm light", "a cat ") == "a cat, warm light"
-    assert joined("warm light", "") == "warm light"
+def test_styles_are_those_of_the_request() -> None:
     found = order({"prompt": "a cat", "negative_prompt": "dog", "styles": ["oil", "warm"]})
-    assert found.request.prompt == "oil painting of a cat, thick, warm light"
-    assert found.request.negative_prompt == "dog, flat"
+    assert (found.request.prompt, found.request.styles) == ("a cat", ("oil", "warm"))
     assert (found.prompt, found.styles) == ("a cat", ("oil", "warm"))
 
 

@@ -4,22 +4,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
 
 from sfumato.request import Embedding
 from sfumato.server.dialects.a1111_fields import refuse
 from sfumato.server.problems import Problem
 from sfumato.server.values import ModelCard
+from sfumato.wording import Style
 
 _HASH = re.compile(r"\[([0-9a-f]{8,64})\]\s*$")
-
-
-@dataclass(frozen=True)
-class Style:
-    """Words for a prompt; where they hold `{prompt}`, the prompt goes there, else they follow it."""
-
-    prompt: str = ""
-    negative_prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,15 +69,6 @@ class Catalogue:
         named = ((place, PurePath(known).stem) for known, place in self.embeddings.items())
         return tuple(Embedding(place, word) for place, word in named if _is_word(word, prompts))
 
-    def styled(self, prompt: str, negative_prompt: str, styles: Sequence[Any]) -> tuple[str, str]:
-        """Both prompts with the words of the styles. Raises Problem 422 for a style that is not there."""
-        for name in styles:
-            if name not in self.styles:
-                raise refuse("styles", f"has {name!r}; there are {', '.join(self.styles) or 'none'}")
-            style = self.styles[name]
-            prompt, negative_prompt = joined(style.prompt, prompt), joined(style.negative_prompt, negative_prompt)
-        return prompt, negative_prompt
-
 
 def _is_word(name: str, prompts: Sequence[str]) -> bool:
     word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
@@ -94,13 +77,6 @@ def _is_word(name: str, prompts: Sequence[str]) -> bool:
 
 def _stems(name: str) -> tuple[str, str]:
     return name.lower(), PurePath(name).name.removesuffix(".safetensors").lower()
-
-
-def joined(style: str, prompt: str) -> str:
-    """A prompt with a style's words around or behind it."""
-    if "{prompt}" in style:
-        return style.replace("{prompt}", prompt)
-    return ", ".join(part for part in (prompt.strip(), style.strip()) if part) if style else prompt
 
 
 def title(card: ModelCard) -> str:

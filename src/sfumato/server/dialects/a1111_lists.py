@@ -11,10 +11,10 @@ from sfumato.server.dialects.a1111_catalogue import Catalogue, title
 from sfumato.server.dialects.a1111_extras import LATENT_MODES, UPSCALERS
 from sfumato.server.dialects.a1111_samplers import SAMPLERS, SCHEDULERS
 from sfumato.server.dialects.a1111_scripts import LISTED
-from sfumato.server.dialects.a1111_styles import read_styles
 from sfumato.server.service import Service
 from sfumato.server.values import ModelCard
 from sfumato.weights.registry import Kind
+from sfumato.wording import shelf
 
 NOTHING_TO_DO = (
     "refresh-checkpoints",
@@ -35,7 +35,7 @@ def catalogue(service: Service) -> Catalogue:
         embeddings=_places(service, "embedding"),
         controls=_places(service, "controlnet"),
         upscalers=_places(service, "upscaler"),
-        styles=read_styles(),
+        styles=shelf().styles,
         titled=titled,
     )
 

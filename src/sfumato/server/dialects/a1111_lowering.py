@@ -88,10 +88,14 @@ def lower(
     )
     check_churn(fields, sampler)
     model = catalogue.model(options.get("sd_model_checkpoint"))
-    prompts = catalogue.styled(fields.text("prompt"), fields.text("negative_prompt"), fields.items("styles"))
+    prompts = (fields.text("prompt"), fields.text("negative_prompt"))
+    for name in fields.items("styles"):
+        if name not in catalogue.styles:
+            raise refuse("styles", f"has {name!r}; there are {', '.join(catalogue.styles) or 'none'}")
     values: dict[str, Any] = {
         "prompt": prompts[0],
         "negative_prompt": prompts[1],
+        "styles": tuple(fields.items("styles")),
         "embeddings": catalogue.embeddings_in(*prompts),
         "model": model.name if model else None,
         "vae": catalogue.vae(options.get("sd_vae")),
