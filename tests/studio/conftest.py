@@ -57,16 +57,18 @@ class Server:
         environment = {**os.environ, "SFUMATO_HOME": str(self.folder / "home")}
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         told: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, args=(self._process, told), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process, told), daemon=True)
+        self._listener.start()
         self.address = told.get(timeout=PATIENCE / 1000)
         self.port = int(self.address.rpartition(":")[2])
 
     @staticmethod
     def _listen(process: "subprocess.Popen[str]", told: "queue.Queue[str]") -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            if "serves at " in line:
-                told.put(line.rpartition("serves at ")[2].strip())
+        with process.stderr:
+            for line in process.stderr:
+                if "serves at " in line:
+                    told.put(line.rpartition("serves at ")[2].strip())
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
@@ -83,8 +85,7 @@ class Server:
             self._process.wait(timeout=PATIENCE / 1000)
         finally:
             self._process.kill()  # nothing, where it has ended
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._listener.join(PATIENCE / 1000)  # until the worker has gone, too, and nobody holds the other end
 
 
 @pytest.fixture(scope="session")
