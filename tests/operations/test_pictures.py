@@ -84,11 +84,14 @@ def test_a_models_own_preview_factors_are_saved_loaded_and_used(tiny: Model, tmp
     assert set(shown.get_flattened_data()) == {(0, 255, 0)}
 
 
-def test_large_pictures_are_decoded_in_tiles(tiny: Model) -> None:
+def test_large_pictures_are_decoded_in_bands_and_in_tiles_where_a_model_asks_for_little_memory(tiny: Model) -> None:
+    small, large = torch.zeros(1, 4, 100, 100), torch.zeros(1, 4, 200, 200)
     with torch.no_grad(), recorded(tiny.autoencoder.decoder) as calls:
-        assert decode(tiny, torch.zeros(1, 4, 100, 100)).shape == (1, 3, 800, 800)
+        assert decode(tiny, small).shape == (1, 3, 800, 800)
         assert len(calls) == 1
-        assert decode(tiny, torch.zeros(1, 4, 200, 200)).shape == (1, 3, 1600, 1600)
+        assert decode(tiny, large).shape == (1, 3, 1600, 1600)
+        assert len(calls) == 1  # bands ask the decoder's parts, never the whole
+        assert decode(replace(tiny, tiled_above=512 * 512), small).shape == (1, 3, 800, 800)
     assert len(calls) > 2
 
 
