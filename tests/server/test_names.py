@@ -51,3 +51,33 @@ def test_a_file_that_is_another_when_it_is_drawn_is_not_used(named: TestClient, 
     (tmp_path / "ink.safetensors").write_bytes(b"other bytes of it")
     job = ended(named, waits)
     assert (job["state"], job["error"]["code"]) == ("failed", "file.changed")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"prompt": "x <lo{ra|ra}:/etc/passwd:1>"},
+        {"prompt": ["x", "y <lora:{/etc/passwd}:1>"], "count": 2},
+        {"prompt": "x", "regions": [{"prompt": "y <lo{ra|ra}:/etc/passwd:1>", "area": [0, 0, 0.5, 1]}]},
+        {"prompt": "x", "styles": ["stranger"]},
+    ],
+)
+def test_a_lora_that_is_only_there_once_the_prompt_is_drawn_is_a_name_too(
+    named: TestClient, tmp_path: Path, request_: dict[str, Any]
+) -> None:
+    (tmp_path / "home" / "styles.csv").write_text("name,prompt,negative_prompt\nstranger,<lora:/etc/passwd:1>,\n")
+    answer = named.post(f"{API}/jobs", json={"request": request_})
+    assert (answer.status_code, answer.json()["field"]) == (422, "prompt"), answer.text
+    assert "no lora's name" in answer.json()["detail"]
+
+
+def test_a_lora_that_a_wildcard_names_only_when_it_is_drawn_is_not_used(named: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "home" / "wildcards").mkdir()
+    (tmp_path / "home" / "wildcards" / "kind.txt").write_text("ink")
+    body = {"request": {"prompt": "x <lora:__kind__:1>"}}
+    assert ended(named, named.post(f"{API}/jobs", json=body).json()["id"])["state"] == "done"
+    named.post(f"{API}/jobs", json={"request": {"prompt": "a slow start", "steps": 30}})
+    waits = named.post(f"{API}/jobs", json=body).json()["id"]
+    (tmp_path / "home" / "wildcards" / "kind.txt").write_text("paper")
+    job = ended(named, waits)
+    assert (job["state"], job["error"]["code"]) == ("failed", "words.changed")

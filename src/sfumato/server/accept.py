@@ -7,6 +7,7 @@ from typing import Any
 
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.request import Defaults, Request, fill
+from sfumato.request.filling import draw_seed
 from sfumato.request.pictures import LATENT_UPSCALERS, PIXEL_UPSCALERS
 from sfumato.server.catalogue import Catalogue
 from sfumato.server.problems import Problem
@@ -38,6 +39,8 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
     Names are those of the registry, pictures are known by their pixels: no text of a client becomes a path.
     Raises RequestError and Problem.
     """
+    if request.seed is None:
+        request = replace(request, seed=draw_seed())  # what is drawn in its prompts depends on it
     found = Found()
     for place, role, text in texts(request):
         name = place.partition("[")[0].partition(".")[0]
@@ -59,7 +62,7 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         guidance=stated["guidance"],
         sampler=stated["sampler"],
     )
-    hashes = [[kind, name, hash_file(path)] for (kind, name), path in found.files.items() if path.is_file()]
+    hashes = [[kind, name, hash_file(path) if path.is_file() else None] for (kind, name), path in found.files.items()]
     work = {
         "ids": list(found.sizes),
         "hash": None if request.vae else card["hash"],

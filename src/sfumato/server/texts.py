@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from sfumato.errors import RequestError
 from sfumato.request import Request
-from sfumato.text.words import words
+from sfumato.text.words import alike_loras
 from sfumato.weights.registry import Kind
+from sfumato.wording import filled_in
 
 Role = Kind | Literal["words", "sampler", "spacing", "picture"]
 
@@ -54,7 +55,8 @@ PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")  # a choice among words; no path that
 def texts(request: Request) -> Iterator[tuple[str, Role, str]]:
     """The texts of a request: where each stands, what it is, and the text. LoRAs that prompts name are told, too.
 
-    Raises RequestError for a text of a field that the server does not know, and PromptError.
+    The request must have a seed where something is drawn in its prompts. Raises RequestError for a text of a field that
+    the server does not know, and PromptError.
     """
     for place, text in leaves(request.to_dict()):
         role = ROLES.get(place)
@@ -62,9 +64,16 @@ def texts(request: Request) -> Iterator[tuple[str, Role, str]]:
             yield place, role, text
         elif not PLAIN.fullmatch(text):
             raise RequestError(f"{place} is {text[:80]!r}, which a server does not take", place.partition("[")[0])
-    for index in range(0, request.total, request.count):
-        for lora in words(request, index).loras:
-            yield "prompt", "lora", lora.name
+    for name in prompt_loras(request):
+        yield "prompt", "lora", name
+
+
+def prompt_loras(request: Request) -> list[str]:
+    """The LoRAs that the prompts of a request name once styles and all that is drawn are filled in, as in the engine.
+
+    What is written does not show them: `<lo{ra|ra}:name:1>` names one too. Raises PromptError and RequestError.
+    """
+    return list({lora.name: None for _, loras in alike_loras(request, filled_in(request)) for lora in loras})
 
 
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

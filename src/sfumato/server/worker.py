@@ -27,6 +27,7 @@ from sfumato.events import Event, Finished, Halt, Loading, Preview, Progress
 from sfumato.request import Request
 from sfumato.server.gallery import write_flushed
 from sfumato.server.problems import Problem, as_problem
+from sfumato.server.texts import prompt_loras
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -122,6 +123,7 @@ class Worker:
                 hint="submit it again, to draw with the present ones",
             )
         check_files(job.get("files", []))
+        check_loras(request, job.get("files", []))
         due = 0.0
         for event in self._artist.run(request, paths(job), lambda: self._wishes.pop(job["draw"], None)):
             if job["draw"] in self._cancelled:
@@ -138,14 +140,30 @@ class Worker:
                 self.tell(picture=written(event, Path(job["folder"]), f"{job['draw']}-{job['attempt']}-{event.index}"))
 
 
-def check_files(files: "Sequence[tuple[Kind, str, str]]") -> None:
-    """Raise Problem if a file that changes the model is not the one of when the job was accepted."""
+def check_files(files: "Sequence[tuple[Kind, str, str | None]]") -> None:
+    """Raise Problem if a file that changes the model is not the one of when the job was accepted.
+
+    Of a folder (None for its hash) nothing is known.
+    """
     from sfumato.weights.hashing import hash_file
     from sfumato.weights.locate import locate
 
     for kind, name, stated in files:
-        if hash_file(locate(name, kind=kind)) != stated:
+        if stated is not None and hash_file(locate(name, kind=kind)) != stated:
             raise Problem(409, "file.changed", f"the {kind} {name} is another file than when the job was accepted")
+
+
+def check_loras(request: Request, files: "Sequence[tuple[Kind, str, str | None]]") -> None:
+    """Raise Problem for a LoRA that was not decided on when the job was accepted: wildcards and styles may change."""
+    accepted = {name for kind, name, _ in files if kind == "lora"}
+    for name in (*(lora.name for lora in request.loras), *prompt_loras(request)):
+        if name not in accepted:
+            raise Problem(
+                409,
+                "words.changed",
+                f"the prompt names the LoRA {name[:80]!r} now, and did not when the job was accepted",
+                hint="submit it again, to draw with the present wildcards and styles",
+            )
 
 
 def paths(job: Mapping[str, Any]) -> dict[str, Path]:
