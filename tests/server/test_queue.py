@@ -143,6 +143,13 @@ def test_changes_that_wait_together_fail_alone(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_change_after_the_end_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    database = Database(tmp_path / "queue.sqlite")
+    database.close()
+    with pytest.raises(DataFolderError, match="closed"):
+        database.change(lambda connection: None)
+
+
 def test_a_folder_belongs_to_one_server(tmp_path: Path) -> None:
     hold(tmp_path)
     with pytest.raises(DataFolderError, match="in use by another server"):

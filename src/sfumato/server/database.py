@@ -6,6 +6,7 @@ a burst of posts costs one flush of the disk and not one each.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -94,6 +95,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.connection = open_database(path)
         self._lock = threading.Lock()
+        self._door = threading.Lock()  # not the other, which a flush of the disk holds
+        self._closed = False
         self._waiting: queue.SimpleQueue[tuple[Change[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="database", daemon=True)
         self._thread.start()
@@ -101,10 +104,13 @@ class Database:
     def change(self, change: Change[T]) -> T:
         """The result of a change, once it is on the disk; what it raises undoes it alone.
 
-        Raises DiskFullError if there is no room; nothing is changed then.
+        Raises DiskFullError if there is no room, and DataFolderError after `close`; nothing is changed then.
         """
         future: Future[T] = Future()
-        self._waiting.put((change, future))
+        with self._door:
+            if self._closed:
+                raise DataFolderError("the server's database is closed; nothing more is kept")
+            self._waiting.put((change, future))
         return future.result()
 
     @contextlib.contextmanager
@@ -115,7 +121,9 @@ class Database:
 
     def close(self) -> None:
         """Carry out what waits, and let go."""
-        self._waiting.put(None)
+        with self._door:
+            self._closed = True
+            self._waiting.put(None)
         self._thread.join()
         self.connection.close()
 
@@ -163,7 +171,8 @@ class Database:
 
 
 def as_ours(error: Exception) -> Exception:
-    """SQLite's errors of a full disk as ours; others as they are."""
-    if isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error)):
+    """The errors of a full disk, SQLite's and the system's, as ours; others as they are."""
+    full = isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error))
+    if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return DiskFullError(f"there is no room on the disk for the server's data ({error}); free some")
     return error

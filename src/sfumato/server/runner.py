@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from sfumato.server import gallery
 from sfumato.server import queue as jobs
-from sfumato.server.database import Database, DiskFullError
+from sfumato.server.database import Database, DiskFullError, as_ours
 from sfumato.server.gallery import Folders
 from sfumato.server.problems import plain
 from sfumato.server.process import WorkerProcess
@@ -20,6 +20,7 @@ from sfumato.server.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # seconds between two looks at what else is wanted
+LONGEST = 30.0  # seconds between two starts of a worker that does not start
 
 
 class Watcher(Protocol):
@@ -42,6 +43,7 @@ class Runner:
         self._boot, self._watcher = boot, watcher
         self._more = threading.Event()
         self._stopping: float | None = None  # when the running job must be over
+        self._failures = 0  # starts of a worker, since the last that went well
         self._worker: WorkerProcess | None = None
         self.hello: dict[str, Any] = {}
         self.restarts = -1
@@ -83,21 +85,39 @@ class Runner:
         return self._worker.pid if self._worker else None
 
     def _run(self) -> None:
-        failures = 0
         while self._stopping is None:
-            if self._worker is None and not self._start_worker():
-                failures += 1
-                self._more.wait(min(0.5 * 2**failures, 30.0))  # a worker that cannot start is not asked in a hurry
-                continue
-            failures = 0
-            row = self._patiently(lambda: self._claim())
-            if row is None:
-                self._wait()
-                continue
-            self._watcher.changed(row)
-            self._work_on(row)
+            try:
+                self._turn()
+            except Exception:  # every job needs this thread, whatever one of them met
+                log.exception("the runner goes on after an error")
+                self._pause(1.0)
         if self._worker is not None:
             self._worker.kill()
+
+    def _turn(self) -> None:
+        """One job, or a wait for one."""
+        if self._worker is None and not self._start_worker():
+            self._failures += 1
+            self._pause(min(0.5 * 2 ** min(self._failures, 10), LONGEST))  # it is not asked in a hurry
+            return
+        self._failures = 0
+        row = self._patiently(lambda: self._claim())
+        if row is None:
+            self._wait()
+            return
+        run = Run(self, row)
+        try:
+            self._watcher.changed(row)
+            self._work_on(run, row)
+        except Exception:
+            log.exception("job %s met an error of the server", row["id"])
+            run.crashed("the server met an error")
+
+    def _pause(self, seconds: float) -> None:
+        """Wait until somebody wakes us from now on, or the server stops."""
+        self._more.clear()
+        if self._stopping is None:
+            self._more.wait(seconds)
 
     def _wait(self) -> None:
         """Until somebody wakes us; a worker that dies meanwhile is replaced before it is needed."""
@@ -146,9 +166,8 @@ class Runner:
             lambda connection: jobs.claim(connection, self._boot, time.time(), self._settings.limits.lease)
         )
 
-    def _work_on(self, row: sqlite3.Row) -> None:
+    def _work_on(self, run: "Run", row: sqlite3.Row) -> None:
         assert self._worker is not None
-        run = Run(self, row)
         if not self._worker.say(**self._watcher.task(row)):
             run.crashed("it was gone when it was given a job")
             return
@@ -258,7 +277,18 @@ class Run:
     def _picture(self, about: dict[str, Any]) -> None:
         """Into its place, then into the database, then to those who listen."""
         now = time.time()
-        file = self._runner._folders.publish(about["file"], gallery.picture_id(self._id, about["index"]), now)
+
+        def publish() -> str:
+            try:
+                return self._runner._folders.publish(about["file"], gallery.picture_id(self._id, about["index"]), now)
+            except OSError as error:
+                raise as_ours(error) from error
+
+        file = self._runner._patiently(publish)
+        if file is None:  # there is no room, and the server stops
+            self._runner._drop_worker("the server stops")
+            self._give_back(counted=False)
+            return
 
         def commit(connection: sqlite3.Connection) -> sqlite3.Row | None:
             if not jobs.holds(connection, self._id, self._attempt, self._runner._boot):
