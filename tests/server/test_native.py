@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from stub import pixels
 
 from sfumato.request import Request
+from sfumato.server.service import Service
 
 API = "/sfumato/v1"
 
@@ -154,6 +155,14 @@ def test_a_retry_draws_the_same_and_a_replay_says_so(shared: TestClient) -> None
     assert second["pictures"][0]["sha256"] == first["pictures"][0]["sha256"]
     replay = shared.post(f"{API}/pictures/{first['pictures'][0]['id']}/replay").json()
     assert ended(shared, replay["id"])["result"]["outcome"] == "identical"
+
+
+def test_a_retry_keeps_no_picture_where_the_first_kept_none(client: TestClient, service: Service) -> None:
+    first = service.submit({"prompt": "a blink"}, keep=False)
+    ended(client, first.id)
+    again = client.post(f"{API}/jobs/{first.id}/retry").json()
+    assert len(ended(client, again["id"])["pictures"]) == 1
+    assert client.get(f"{API}/pictures").json()["pictures"] == []
 
 
 def test_the_catalogue_answers_without_torch(shared: TestClient) -> None:

@@ -148,6 +148,7 @@ class Service(Album):
             client=client or row["client"],
             title=row["title"],
             priority=row["priority"],
+            keep=json.loads(row["work"]).get("keep", True),
             retry_of=id,
         )
 
