@@ -223,6 +223,16 @@ def test_the_child_answers_with_pixels_and_metadata_and_keeps_nothing_of_the_fil
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_child_imports_nothing_from_where_the_server_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    for path in (".", str(tmp_path)):
+        monkeypatch.setenv("PYTHONPATH", path)
+        assert Intake(tmp_path, seconds=20).decode(saved(noise(), "PNG")).width == 40
+
+
 def test_a_child_that_lies_is_not_believed(tmp_path: Path) -> None:
     intake = Intake(tmp_path, seconds=20)
     for answer in (

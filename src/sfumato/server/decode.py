@@ -150,7 +150,6 @@ def problem(status: int, code: str, detail: str) -> dict[str, Any]:
 
 def main() -> None:
     """Read stdin, write stdout, end."""
-    sys.path[:] = [path for path in sys.path if path]  # never the current folder
     out = os.dup(1)
     os.dup2(2, 1)
     confine()

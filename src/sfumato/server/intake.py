@@ -17,7 +17,8 @@ from sfumato.server.png import CHANNELS, encode
 from sfumato.server.problems import Problem
 from sfumato.weights.writing import flush
 
-PROGRAM = (sys.executable, "-m", "sfumato.server.decode")
+PROGRAM = (sys.executable, "-P", "-s", "-m", "sfumato.server.decode")
+PACKAGE = str(Path(__file__).parents[2])  # all that the child imports from, beside what is installed
 AT_ONCE = 2  # children; each may take a gibibyte for a moment
 LINE = 2**20  # bytes of what a child says before the pixels
 
@@ -67,7 +68,7 @@ class Intake:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.defpath, "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "OMP_NUM_THREADS": "1"},
+            env={"PATH": os.defpath, "PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1"},
             cwd="/",
         )
         assert child.stdin is not None and child.stdout is not None
