@@ -110,7 +110,10 @@ FOREIGN: list[dict[str, str]] = [
         {"origin": origin}
         for origin in ("http://evil.com", "null", "https://127.0.0.1", "http://127.0.0.1:1", "file://")
     ),
-    *({"origin": origin} for origin in ("http://localhost.evil.com:7860", "http://127.0.0.1:7860@evil.com", "")),
+    *(
+        {"origin": origin}
+        for origin in ("http://localhost.evil.com:7860", "http://127.0.0.1:7860@evil.com", "", "http:foo", "http://[")
+    ),
     *({"sec-fetch-site": site} for site in ("cross-site", "same-site", "unheard-of")),
     {"origin": "http://127.0.0.1:7860", "sec-fetch-site": "cross-site"},
     {"content-type": "text/plain"},

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +26,7 @@ PUBLIC = ("/health", "/metrics", "/sfumato/v1/session", "/")
 PAGE = ("/assets/", "/favicon")
 SAFE = ("GET", "HEAD", "OPTIONS")
 # Bodies that carry pictures: as they are, or as base64 in JSON
-PICTURES = ("/sfumato/v1/uploads", "/sfumato/v1/read", "/v1/images/", "/upload/")
+PICTURES = ("/sfumato/v1/uploads", "/sfumato/v1/read", "/v1/images/")
 BASE64 = ("/sdapi/v1/", "/controlnet/", "/internal/")
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -130,14 +129,17 @@ class Guard:
         """What changes something must come from our own page or from no page at all."""
         origins = [each.decode("latin-1").lower() for each in headers.get(b"origin", [])]
         fetch = [each.decode("latin-1").lower() for each in headers.get(b"sec-fetch-site", [])]
-        hosts = self.hosts(scope)
-        ours = all(urlsplit(each).scheme in ("http", "https") and each.split("://", 1)[1] in hosts for each in origins)
-        if len(origins) > 1 or not ours or any(each not in ("same-origin", "none") for each in fetch):
+        ours = {f"{scheme}://{host}" for scheme in ("http", "https") for host in self.hosts(scope)}
+        if (
+            len(origins) > 1
+            or not ours.issuperset(origins)
+            or any(each not in ("same-origin", "none") for each in fetch)
+        ):
             raise Problem(403, "origin", "another site's page may not change anything here")
         kind = b"".join(headers.get(b"content-type", [])).split(b";")[0].strip().lower()
         asked = b"x-requested-by" in headers or b"authorization" in headers
         if kind in (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data") and not (
-            asked or fetch or origins or scope["path"].startswith(("/v1/", "/upload/"))
+            asked or fetch or origins or scope["path"].startswith("/v1/")
         ):
             raise Problem(
                 415,
