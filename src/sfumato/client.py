@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 API = "/sfumato/v1"
 ADDRESS = "http://127.0.0.1:7860"
-TRIES = 5  # of what may be repeated: everything, since a job is posted under a key
+TRIES = 5  # of what may be repeated: all but a retry, since a job is posted under a key
 PICTURE_FIELDS = ("image", "images", "mask")  # of a request and of its parts
 PATIENCE = 60.0  # seconds that an answer may take; a first look at a large model hashes it
 
@@ -130,8 +130,8 @@ class Client:
         return Job.model_validate(self._call("POST", f"/jobs/{id}/halt", json={"wish": wish}))
 
     def retry(self, id: str) -> Job:
-        """A new job with the request of an ended one."""
-        return Job.model_validate(self._call("POST", f"/jobs/{id}/retry"))
+        """A new job with the request of an ended one. It is asked for once: twice would make two."""
+        return Job.model_validate(self._call("POST", f"/jobs/{id}/retry", again=False))
 
     def wait(self, id: str, timeout: float | None = None) -> Job:
         """The job when it has ended. Raises ServerError if that takes longer than `timeout` seconds."""
@@ -250,13 +250,13 @@ class Client:
     def _call(self, method: str, place: str, **more: Any) -> Any:
         return self._answer(method, f"{API}{place}", **more).json()
 
-    def _answer(self, method: str, place: str, **more: Any) -> httpx2.Response:
-        """The answer; what failed on the way, or because the server was busy, is asked again."""
+    def _answer(self, method: str, place: str, *, again: bool = True, **more: Any) -> httpx2.Response:
+        """The answer; what the server was too busy for is asked again, and (`again`) what failed on the way."""
         for attempt in range(1, TRIES + 1):
             try:
                 answer = self._http.request(method, place, **more)
             except httpx2.TransportError as error:
-                if attempt == TRIES or isinstance(error, httpx2.ConnectError):
+                if not again or attempt == TRIES or isinstance(error, httpx2.ConnectError):
                     raise self._unreachable(error) from error
                 time.sleep(0.2 * 2**attempt)
                 continue

@@ -4,7 +4,9 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from PIL import Image
 from servers import Running
@@ -12,7 +14,7 @@ from stub import pixels
 
 import sfumato
 from sfumato.cli.app import run
-from sfumato.client import Client
+from sfumato.client import TRIES, Client
 from sfumato.errors import RequestError, ServerError
 from sfumato.events import Finished, Preview, Progress
 
@@ -74,6 +76,22 @@ def test_a_halted_job_is_done_with_what_there_is(remote: Client) -> None:
     done = remote.wait(job.id, 20)
     assert done.state == "done"
     assert len(done.pictures) == 1
+
+
+def test_a_retry_whose_answer_is_lost_is_not_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def lost(method: str, place: str, **_: Any) -> httpx2.Response:
+        asked.append(method)
+        raise httpx2.ReadError("the connection was lost")
+
+    with sfumato.Client("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client._http, "request", lost)
+        for call, times in ((client.retry, 1), (client.cancel, TRIES)):
+            asked.clear()
+            with pytest.raises(ServerError, match="no answer"):
+                call("x")
+            assert asked == ["POST"] * times
 
 
 def test_what_is_wrong_comes_back_as_our_errors(remote: Client, server: Running) -> None:
