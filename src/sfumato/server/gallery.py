@@ -151,11 +151,6 @@ def get_picture(connection: sqlite3.Connection, id: str) -> sqlite3.Row:
     return row
 
 
-def of_job(connection: sqlite3.Connection, job: str) -> list[sqlite3.Row]:
-    """The pictures of a job, in its order."""
-    return list(connection.execute("SELECT * FROM pictures WHERE job = ? ORDER BY place", (job,)).fetchall())
-
-
 def search_pictures(
     connection: sqlite3.Connection,
     *,
