@@ -132,6 +132,8 @@ WRONG = [
     ("interrogate", {"image": picture()}, 501, "no model that captions"),
     ("extra-single-image", {"image": picture(), "upscaler_1": "nonsense"}, 422, "there are None, Lanczos, Nearest"),
     ("extra-single-image", {"image": picture(), "gfpgan_visibility": 1}, 422, "no face restorers"),
+    ("extra-single-image", {"image": picture(), "upscaler_1": "Nearest", "upscaling_resize": 99}, 422, "40000000"),
+    ("extra-single-image", {"image": picture(), "upscaler_1": "Nearest", "upscaling_resize": 1e308}, 422, "at most"),
 ]
 
 
@@ -236,6 +238,21 @@ def test_options_are_kept_and_wrong_ones_change_nothing(start: Any, settings: An
     assert json.loads(draw(client, override_settings={"CLIP_stop_at_last_layers": 1})["info"])["clip_skip"] == 1
     kept = json.loads((Path(settings.data) / "a1111-options.json").read_text())
     assert kept["CLIP_stop_at_last_layers"] == 2
+
+
+def test_options_of_null_are_the_defaults_again(start: Any, settings: Any) -> None:
+    file = Path(settings.data) / "a1111-options.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"CLIP_stop_at_last_layers": None, "randn_source": None}))  # as they once were kept
+    client = start()
+    draw(client)
+    names = ("CLIP_stop_at_last_layers", "eta_noise_seed_delta", "randn_source", "samples_format")
+    assert post(client, "options", CLIP_stop_at_last_layers=2, eta_noise_seed_delta=3, grid_save=True) is None
+    assert post(client, "options", **dict.fromkeys(names)) is None
+    assert json.loads(file.read_text()) == {"grid_save": True}
+    assert json.loads(draw(client)["info"])["clip_skip"] == 1
+    for wrong in ("abc", -1, 2**64):
+        post(client, "options", 422, eta_noise_seed_delta=wrong)
 
 
 def test_a_pictures_own_text_is_read_back(shared: TestClient) -> None:

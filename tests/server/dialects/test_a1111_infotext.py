@@ -51,3 +51,13 @@ def test_numbers_that_are_none_are_left_out() -> None:
     body = filled_in({"infotext": "a\nSteps: many, Sampler: Euler, CFG scale: 7, Seed: x, Size: big"})
     assert "steps" not in body and "seed" not in body and "width" not in body
     assert body["cfg_scale"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("512x512", True), ("0x0", False), ("abc", False), ("9" * 5000 + "x1", False)]
+)
+def test_a_second_pass_is_meant_where_the_text_has_a_size_for_it(said: str, meant: bool) -> None:
+    text = f"a\nSteps: 20, Sampler: Euler, Hires resize: {said}"
+    assert filled_in({"infotext": text}).get("enable_hr", False) is meant
+    assert filled_in({"infotext": text, "enable_hr": False})["enable_hr"] is False
+    assert filled_in({"infotext": "a\nSteps: 20, Sampler: Euler, Hires resize-1: abc"}).get("enable_hr") is None

@@ -87,6 +87,7 @@ def test_settings_override_options() -> None:
     options = DEFAULTS | {"CLIP_stop_at_last_layers": 3, "eta_noise_seed_delta": 31337}
     assert order({}, options).request.clip_skip == 2
     assert order({}, options).request.step_seed_delta == 31337
+    assert order({}, DEFAULTS | {"CLIP_stop_at_last_layers": "3.0"}).request.clip_skip == 2
     override = {"CLIP_stop_at_last_layers": 1, "eta_noise_seed_delta": 0, "sd_vae": "ft-mse"}
     request = order({"override_settings": override}, options).request
     assert (request.clip_skip, request.step_seed_delta, request.vae) == (0, None, "ft-mse.safetensors")
@@ -187,9 +188,12 @@ REFUSED = [
     ({"script_name": "x/y/z plot"}, "script_name"),
     ({"alwayson_scripts": {"ADetailer": {"args": [True]}}}, "alwayson_scripts"),
     ({"styles": ["nonsense"]}, "styles"),
+    ({"styles": [["oil"]]}, "styles"),
     ({"override_settings": {"token_merging_ratio": 0.5}}, "token_merging_ratio"),
     ({"override_settings": {"sd_vae": "nonsense"}}, "sd_vae"),
     ({"override_settings": {"CLIP_stop_at_last_layers": 0}}, "CLIP_stop_at_last_layers"),
+    ({"override_settings": {"eta_noise_seed_delta": "abc"}}, "eta_noise_seed_delta"),
+    ({"override_settings": {"eta_noise_seed_delta": -1}}, "eta_noise_seed_delta"),
     ({"override_settings": {"randn_source": "dice"}}, "randn_source"),
     ({"override_settings": []}, "override_settings"),
     ({"steps": 0}, "steps"),

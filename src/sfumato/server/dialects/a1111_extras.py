@@ -7,9 +7,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from sfumato.server.decode import PIXELS, SIDE
 from sfumato.server.dialects.a1111_fields import Fields, refuse
-
-MOST = 8192 * 8192  # pixels of a result: what can be read again
 
 Scale = Callable[[Image.Image, int, int], Image.Image]
 
@@ -66,14 +65,16 @@ def _scaled(picture: Image.Image, scale: Scale, fields: Fields) -> Image.Image:
     target = (fields.whole("upscaling_resize_w", 512), fields.whole("upscaling_resize_h", 512))
     factor = fields.number("upscaling_resize", 2.0)
     if mode == 1:
-        if min(target) < 1:
-            raise refuse("upscaling_resize_w", f"is {target[0]} and upscaling_resize_h {target[1]}; from 1 pixel on")
+        if min(target) < 1 or max(target) > SIDE:
+            told = f"is {target[0]} and upscaling_resize_h {target[1]}; each must be 1 to {SIDE}"
+            raise refuse("upscaling_resize_w", told)
         factor = max(target[0] / picture.width, target[1] / picture.height)
-    if factor <= 0:
-        raise refuse("upscaling_resize", f"is {factor:g}; it must be above 0")
+    if not 0 < factor <= SIDE:
+        raise refuse("upscaling_resize", f"is {factor:g}; it must be above 0 and at most {SIDE}")
     width, height = max(round(picture.width * factor), 1), max(round(picture.height * factor), 1)
-    if width * height > MOST or (mode == 1 and target[0] * target[1] > MOST):
-        raise refuse("upscaling_resize", f"would make {width}x{height} pixels; at most {MOST} are made")
+    if width * height > PIXELS or max(width, height) > SIDE:  # it could not be handed in again
+        told = f"would make {width}x{height} pixels; at most {SIDE} a side and {PIXELS} in all are made"
+        raise refuse("upscaling_resize", told)
     result = scale(picture, width, height)
     if mode == 1 and fields.flag("upscaling_crop", True) and result.size != target:
         left, top = (result.width - target[0]) // 2, (result.height - target[1]) // 2

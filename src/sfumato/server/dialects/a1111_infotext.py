@@ -106,7 +106,8 @@ def filled_in(body: Mapping[str, Any]) -> dict[str, Any]:
     settings = {**_read(_OPTIONS, found), **_checkpoint(found), **override}
     if "sampler_name" not in stated and "sampler_index" in stated:
         stated["sampler_name"] = stated["sampler_index"]
-    return {**body, **_read(_BODY, found), **stated, "override_settings": settings, **_hires(found, stated)}
+    read = _read(_BODY, found)
+    return {**body, **read, **_hires(found, read), **stated, "override_settings": settings}
 
 
 def _read(table: Mapping[str, tuple[str, type]], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +128,6 @@ def _checkpoint(found: Mapping[str, Any]) -> dict[str, str]:
     return {"sd_model_checkpoint": str(named)} if named else {}
 
 
-def _hires(found: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, bool]:
+def _hires(found: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, bool]:
     """A second pass is meant where the text names one; A1111 shows that by its denoising strength."""
-    named = "Hires upscale" in found or ("Hires resize-1" in found and int(found["Hires resize-1"] or 0) > 0)
-    return {"enable_hr": True} if named and "enable_hr" not in stated else {}
+    return {"enable_hr": True} if "Hires upscale" in found or read.get("hr_resize_x", 0) > 0 else {}

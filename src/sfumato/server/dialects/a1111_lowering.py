@@ -83,6 +83,7 @@ def lower(
     options = effective(options, fields.object("override_settings"))
     check_options(options)
     check_extras(fields)
+    chosen = Fields(options)
     sampler, scheduler = read_sampler(
         fields.text("sampler_name") or fields.text("sampler_index", "Euler"), fields.text("scheduler")
     )
@@ -90,7 +91,7 @@ def lower(
     model = catalogue.model(options.get("sd_model_checkpoint"))
     prompts = (fields.text("prompt"), fields.text("negative_prompt"))
     for name in fields.items("styles"):
-        if name not in catalogue.styles:
+        if not isinstance(name, str) or name not in catalogue.styles:
             raise refuse("styles", f"has {name!r}; there are {', '.join(catalogue.styles) or 'none'}")
     values: dict[str, Any] = {
         "prompt": prompts[0],
@@ -105,9 +106,9 @@ def lower(
         "sampler": sampler.name,
         "spacing": spacing_of(sampler, scheduler, sdxl=model is not None and model.family.startswith("sdxl")),
         "eta": fields.number("eta", 0.0) if sampler.eta and fields.has("eta") else None,
-        "clip_skip": max(int(options["CLIP_stop_at_last_layers"]) - 1, 0),
-        "step_seed_delta": int(options["eta_noise_seed_delta"] or 0) or None,
-        "noise": noise_of(str(options["randn_source"]), img2img=img2img),
+        "clip_skip": chosen.whole("CLIP_stop_at_last_layers", 1) - 1,
+        "step_seed_delta": chosen.whole("eta_noise_seed_delta", 0) or None,
+        "noise": noise_of(chosen.text("randn_source"), img2img=img2img),
         "tiling": "both" if fields.flag("tiling") else None,
         **size_of(fields),
         **number_of_pictures(fields),
@@ -123,9 +124,8 @@ def lower(
     return Order(
         request,
         options,
-        tuple(str(each) for each in fields.items("styles")),
-        fields.text("prompt"),
-        fields.text("negative_prompt"),
+        tuple(request.styles),
+        *prompts,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.errors import ModelFileError
+from sfumato.request import ranges
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 from sfumato.weights.writing import write_text
 
@@ -64,10 +65,20 @@ FIXED: dict[str, Any] = {
 }
 """What would change the picture and has one value here; another one is refused, not ignored."""
 
+WHOLE: dict[str, tuple[float, float]] = {
+    "CLIP_stop_at_last_layers": (1, ranges()["clip_skip"][1] + 1),
+    "eta_noise_seed_delta": ranges()["step_seed_delta"],
+}
+"""Whole numbers that a picture depends on: the least and the most that each may be."""
+
 
 def effective(options: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """The options that count for one request."""
-    return {**DEFAULTS, **options, **{name: value for name, value in override.items() if value is not None}}
+    return {**DEFAULTS, **options, **_stated(override)}
+
+
+def _stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -77,8 +88,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         if value is not None and value != only:
             raise refuse(name, f"is {value!r}; sfumato does that as with {only!r} alone")
     fields = Fields(options)
-    if fields.whole("CLIP_stop_at_last_layers", 1) < 1:
-        raise refuse("CLIP_stop_at_last_layers", f"is {options['CLIP_stop_at_last_layers']}; it must be at least 1")
+    for name, (least, most) in WHOLE.items():
+        if not least <= fields.whole(name, DEFAULTS[name]) <= most:
+            raise refuse(name, f"is {options[name]}; it must be {least} to {most}")
     if fields.text("samples_format", "png").lower() not in FORMATS:
         raise refuse("samples_format", f"is {options['samples_format']!r}; it must be png, jpg or webp")
     if fields.text("randn_source", "GPU").upper() not in ("GPU", "CPU", "NV"):
@@ -94,7 +106,7 @@ class Options:
         self._values: dict[str, Any] = {}
         if path.exists():
             try:
-                self._values = dict(json.loads(path.read_text(encoding="utf-8")))
+                self._values = _stated(dict(json.loads(path.read_text(encoding="utf-8"))))
             except (OSError, ValueError, TypeError) as error:
                 raise ModelFileError(f"{path}: not a JSON object of options: {error}; correct or remove it") from error
 
@@ -104,8 +116,8 @@ class Options:
             return {**DEFAULTS, **FIXED, **self._values}
 
     def set(self, values: Mapping[str, Any]) -> None:
-        """Change some. Raises Problem 422, and changes none, if one cannot be honoured."""
+        """Change some; null is the default again. Raises Problem 422, and changes none, if one cannot be honoured."""
         check_options(effective(self.all(), values))
         with self._lock:
-            self._values |= {name: values[name] for name in values if name in DEFAULTS}
+            self._values = _stated(self._values | {name: values[name] for name in values if name in DEFAULTS})
             write_text(self._path, json.dumps(self._values, indent=2) + "\n")
