@@ -12,6 +12,9 @@ from typing import Any
 
 KEPT = frozenset({"job", "picture", "deleted", "models"})  # what a log is for; progress and previews are of the moment
 
+SILENCE = 15.0  # seconds, after which a comment shows that the connection lives
+STILL_HERE = b": still here\n\n"  # that comment
+
 
 @dataclass(frozen=True)
 class Told:
@@ -67,7 +70,7 @@ class Subscriber:
             else:
                 self._loop.call_soon_threadsafe(self.offer, told)
 
-    async def events(self, silence: float) -> AsyncIterator[Told | None]:
+    async def events(self, silence: float = SILENCE) -> AsyncIterator[Told | None]:
         """The events as they come; None after so many seconds without one."""
         while not self.closed or self._waiting:
             if not self._waiting:

@@ -15,6 +15,7 @@ from sfumato.errors import (
     SfumatoError,
 )
 from sfumato.server.database import DiskFullError
+from sfumato.server.values import Job
 
 TITLES = {
     400: "Bad request",
@@ -106,6 +107,17 @@ def as_problem(error: Exception) -> Problem:
             whole = f"request.{field}" if code == "request" and field and field.isidentifier() else code
             return Problem(status, whole, plain(str(error)) or "it failed", field=field, hint=hint)
     return Problem(500, "internal", "something went wrong that should not; the server's log says more")
+
+
+def check_drawn(job: Job) -> None:
+    """Raise the problem of a job that is not done."""
+    if job.state == "failed":
+        assert job.error is not None
+        raise Problem(500, job.error.code, job.error.detail, hint=job.error.hint)
+    if job.state == "cancelled":
+        raise Problem(409, "cancelled", "the job was cancelled")
+    if not job.over:
+        raise Problem(503, "stopping", "the server is stopping; the job goes on when it is started again")
 
 
 _PATH = re.compile(r"(?<![\w.:/<])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"(),;]+[/\\])+(?=[^\s/\\])")

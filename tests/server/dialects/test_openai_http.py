@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import threading
 import time
 from typing import Any
 
@@ -189,6 +190,30 @@ def test_a_stream_of_an_edit_has_its_own_events_and_tells_a_failure(client: Test
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_job_is_cancelled_when_its_client_goes(client: TestClient, stream: bool) -> None:
+def test_a_job_is_cancelled_once_and_not_in_the_loop_when_its_client_goes(
+    client: TestClient, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Any = client.service  # type: ignore[attr-defined]
+    cancel, loops, in_it = service.cancel, threading.get_ident(), []
+
+    def watched(id: str) -> Any:
+        in_it.append(threading.get_ident() == loops)
+        time.sleep(0.7)
+        return cancel(id)
+
+    monkeypatch.setattr(service, "cancel", watched)
     body = {"prompt": "slow", "steps": 400, "stream": stream}
     assert state_after_hanging_up(client, "/v1/images/generations", body) == "cancelled"
+    assert in_it == [False]
+
+
+def test_a_stream_that_the_server_ends_says_so_and_leaves_the_job(client: TestClient) -> None:
+    service: Any = client.service  # type: ignore[attr-defined]
+    timer = threading.Timer(1.0, service.broker.close)
+    timer.start()
+    answer = client.post("/v1/images/generations", json={"prompt": "slow", "steps": 400, "stream": True})
+    timer.join()
+    ((kind, data),) = events_of(answer.text)
+    assert (kind, data["error"]["code"]) == ("error", "stopping")
+    (job,) = service.jobs(limit=1)[0]
+    assert job.state in ("queued", "running") and not job.cancelling

@@ -27,7 +27,7 @@ from sfumato.server.dialects.a1111_options import FORMATS, Options
 from sfumato.server.dialects.a1111_progress import progress, task
 from sfumato.server.dialects.encoded import decode_picture, encode_picture
 from sfumato.server.dialects.masks import where_drawn
-from sfumato.server.problems import Problem, as_problem
+from sfumato.server.problems import Problem, as_problem, check_drawn
 from sfumato.server.service import Service
 from sfumato.server.values import Job
 
@@ -94,7 +94,8 @@ class A1111:
             while len(self._tasks) > TASKS:
                 self._tasks.popitem(last=False)
         job = await self._service.wait(job.id)
-        check_drawn(job)
+        if job.state != "cancelled":  # what an interrupted job has drawn is its result
+            check_drawn(job)
         catalogue = await asyncio.to_thread(lists.catalogue, self._service)
         return await asyncio.to_thread(self._answer, job, order, body, catalogue, img2img=img2img)
 
@@ -276,15 +277,6 @@ def refusal(problem: Problem) -> Response:
     body = {"error": "HTTPException", "detail": detail, "body": "", "errors": problem.detail}
     headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
     return JSONResponse(body, problem.status, headers)
-
-
-def check_drawn(job: Job) -> None:
-    """Raise the problem of a job that has no result."""
-    if job.state == "failed":
-        assert job.error is not None
-        raise Problem(500, job.error.code, job.error.detail, hint=job.error.hint)
-    if not job.over:
-        raise Problem(503, "stopping", "the server is stopping; the job goes on when it is started again")
 
 
 async def read_object(request: HttpRequest) -> dict[str, Any]:

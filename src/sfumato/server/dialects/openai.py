@@ -15,7 +15,7 @@ from sfumato.server.dialects.masks import where_transparent, without_alpha
 from sfumato.server.dialects.openai_answers import error, images, model
 from sfumato.server.dialects.openai_lowering import Endpoint, Order, as_openai, lower, wrong
 from sfumato.server.dialects.openai_stream import stream
-from sfumato.server.problems import Problem, as_problem
+from sfumato.server.problems import Problem, as_problem, check_drawn
 from sfumato.server.service import Service
 from sfumato.server.values import Job
 
@@ -143,21 +143,22 @@ class OpenAI:
         """The job when it has ended; it is cancelled when its client goes."""
         waiting = asyncio.ensure_future(self._service.wait(job.id))
         try:
-            while not waiting.done():
+            while not waiting.done() and not await request.is_disconnected():
                 await asyncio.wait([waiting], timeout=0.5)
-                if not waiting.done() and await request.is_disconnected():
-                    await asyncio.to_thread(self._service.cancel, job.id)
+            if not waiting.done():
+                await asyncio.to_thread(self._service.cancel, job.id)
             return await waiting
         finally:
             waiting.cancel()
 
     async def _kept(self, job: Job, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The events; when nobody listens any more the job is cancelled, which an ended one does not mind."""
+        """The events; when nobody listens to them any more the job is cancelled, which an ended one does not mind."""
         try:
             async for event in events:
                 yield event
-        finally:
-            self._service.cancel(job.id)
+        except BaseException:  # what is awaited in a cancelled task is cancelled too, so that this is left to a thread
+            asyncio.get_running_loop().run_in_executor(None, self._service.cancel, job.id)
+            raise
 
     async def file(self, request: HttpRequest) -> Response:
         """A picture that an answer gave the address of."""
@@ -203,17 +204,6 @@ def one_of_each(files: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
             raise wrong(plain, f"One picture as '{plain}' is supported; there are several.")
         found[plain] = content
     return found
-
-
-def check_drawn(job: Job) -> None:
-    """Raise the problem of a job that has no result."""
-    if job.state == "failed":
-        assert job.error is not None
-        raise Problem(500, job.error.code, job.error.detail, hint=job.error.hint)
-    if job.state == "cancelled":
-        raise Problem(409, "cancelled", "the job was cancelled")
-    if not job.over:
-        raise Problem(503, "stopping", "the server is stopping; the job goes on when it is started again")
 
 
 def answered(handler: Handler) -> Handler:

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sfumato.server.broker import STILL_HERE
 from sfumato.server.dialects.encoded import decode_picture
 from sfumato.server.dialects.openai_answers import (
     as_format,
@@ -14,11 +15,9 @@ from sfumato.server.dialects.openai_answers import (
     preview_as_format,
 )
 from sfumato.server.dialects.openai_lowering import Endpoint, Order
-from sfumato.server.problems import Problem
+from sfumato.server.problems import Problem, check_drawn
 from sfumato.server.service import Service
 from sfumato.server.values import Job
-
-SILENCE = 15.0  # seconds, after which a comment shows that the connection lives
 
 
 async def stream(
@@ -33,7 +32,7 @@ async def stream(
     sent: set[str] = set()
     try:
         told = None
-        listening = subscriber.events(SILENCE)
+        listening = subscriber.events()
         while True:
             if told is None or told.kind in ("picture", "job"):
                 job = await asyncio.to_thread(service.job, job.id)
@@ -51,11 +50,13 @@ async def stream(
             if told is None and subscriber.closed:
                 break
             if told is None:
-                yield b": still here\n\n"
+                yield STILL_HERE
     finally:
         service.broker.leave(subscriber)
-    if job.state != "done":
-        yield error_event(ended_badly(job))
+    try:
+        check_drawn(job)
+    except Problem as problem:
+        yield error_event(problem)
 
 
 class Partials:
@@ -73,10 +74,3 @@ class Partials:
         made = preview_as_format(decode_picture("preview", preview["image"]), self._order, size)
         self._sent += 1
         return [partial_event(self._endpoint, made, self._order, job, self._sent - 1)]
-
-
-def ended_badly(job: Job) -> Problem:
-    """Why a job has no result."""
-    if job.error is not None:
-        return Problem(500, job.error.code, job.error.detail, hint=job.error.hint)
-    return Problem(409, "cancelled", "the job was cancelled")

@@ -7,12 +7,11 @@ from fastapi import APIRouter, Header, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from sfumato.server.broker import Broker, Subscriber
+from sfumato.server.broker import STILL_HERE, Broker, Subscriber
 from sfumato.server.routes.parts import PROBLEMS, Asked, Responses
 
 router = APIRouter(tags=["events"], responses=PROBLEMS)
 
-SILENCE = 15.0  # seconds, after which a comment shows that the connection lives
 STREAM: Responses = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, for ever."}
 }
@@ -51,7 +50,7 @@ async def told(broker: Broker, subscriber: Subscriber) -> AsyncIterator[bytes]:
     """The bytes of a stream of events."""
     try:
         yield b"retry: 2000\n\n"
-        async for each in subscriber.events(SILENCE):
-            yield b": still here\n\n" if each is None else each.encoded()
+        async for each in subscriber.events():
+            yield STILL_HERE if each is None else each.encoded()
     finally:
         broker.leave(subscriber)
