@@ -119,7 +119,9 @@ def describe_control(path: Path, problem: str) -> Description | None:
 
 
 def describe_own_controlnet(path: Path, problem: str) -> Description | None:
-    """Describe a ControlNet in sizes of its own, which can only be opened for its model; None for other files."""
+    """Describe a ControlNet in sizes of its own, which can only be opened for its model; None for others."""
+    if path.is_dir():
+        return None
     tensors = open_file(path)
     shapes = shapes_of(tensors)
     family, reason = controlnet_base(shapes)
