@@ -153,6 +153,19 @@ def test_a_repository_is_downloaded_verified_named_and_found_without_the_network
     assert len(handler.seen) == asked
 
 
+@pytest.mark.parametrize("revision", ["fp16", COMMIT])
+def test_a_revision_is_found_again_and_is_not_taken_for_main(
+    hub: tuple[type[Hub], str], tmp_path: Path, revision: str
+) -> None:
+    _, address = hub
+    done = sfumato(address, tmp_path, "models", "add", "half", f"org/lora@{revision}", "--json")
+    assert done.returncode == 0, done.stderr
+    for name in ("half", f"org/lora@{revision}"):
+        shown = sfumato(address, tmp_path, "models", "show", name, "--json", HF_HUB_OFFLINE="1")
+        assert "LoRA" in json.loads(shown.stdout)["what"], shown.stderr
+    assert sfumato(address, tmp_path, "models", "show", "org/lora", HF_HUB_OFFLINE="1").returncode == 1
+
+
 def test_a_download_that_was_cut_is_continued(hub: tuple[type[Hub], str], tmp_path: Path) -> None:
     handler, address = hub
     handler.cut = True

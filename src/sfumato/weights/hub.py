@@ -51,7 +51,11 @@ def download(place: str, *, variant: str | None = None, told: Told | None = None
         wanted = [each for each in remotes if each.name == file] if file else choose(place, remotes, variant)
         if not wanted:
             raise ModelFileError(f"{place}: the repository has no such file; it has {named(remotes)}.")
-        return fetch(hub, repository, str(found.sha), wanted, told=told, alone=file is not None)
+        commit = str(found.sha)
+        path = fetch(hub, repository, commit, wanted, told=told, alone=file is not None)
+        if file is None:
+            remember_revision(repository, revision, commit)
+        return path
     except SfumatoError:
         raise
     except Exception as error:  # of the library, and of whatever it speaks HTTP with, which differs by its version
@@ -151,13 +155,13 @@ def fetch(hub: Any, repository: str, commit: str, wanted: Sequence[Remote], *, t
     folder = path
     while folder.name != commit:
         folder = folder.parent
-    remember_revision(repository, commit)
     return folder
 
 
-def remember_revision(repository: str, commit: str) -> None:
-    """Let the cache know which commit `main` is, so that the name is found without the network."""
-    reference = hub_cache() / f"models--{repository.replace('/', '--')}" / "refs" / "main"
-    if not reference.exists():
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit, encoding="utf-8")
+def remember_revision(repository: str, revision: str, commit: str) -> None:
+    """Let the cache know which commit a branch or tag is, so that it is found without the network."""
+    if commit.startswith(revision):  # a commit's hash is found by itself
+        return
+    reference = hub_cache() / f"models--{repository.replace('/', '--')}" / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit, encoding="utf-8")
