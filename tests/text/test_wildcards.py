@@ -13,6 +13,7 @@ FILES = {
     "colour": ("red", "blue", "green"),
     "pets/small": ("a __colour__ mouse", "{a|one} hamster"),
     "loop": ("x __loop__",),
+    "silent": ("{1$$__silent__}",),
     "growing": ("__loop2__ __loop2__",),
     "loop2": ("__growing__ __growing__",),
 }
@@ -83,6 +84,9 @@ def test_names_that_are_none_and_circles_are_told() -> None:
         said("__animal__", 0)
     with pytest.raises(PromptError, match="names itself"):
         said("__loop__", 0)
+    for text in ("__silent__", "{1$$__silent__}"):
+        with pytest.raises(PromptError, match="names itself"):
+            said(text, 0)
     with pytest.raises(PromptError, match=r"names itself|too deep"):
         said("__growing__", 0)
 

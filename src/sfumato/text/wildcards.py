@@ -104,21 +104,34 @@ def drawn(text: str, draws: Draws, lines: Lines) -> str:
             if length > LONGEST:
                 raise PromptError(f"The prompt grows beyond {LONGEST} characters when it is drawn.", "prompt")
         elif isinstance(piece, _File):
-            if depth == DEEPEST:
-                raise PromptError(
-                    f"The wildcard __{piece.name}__ is in a file that it names itself, or too deep.", "prompt"
-                )
+            inside = _inside(piece, depth)
             known = lines(piece.name)
-            pending.append((iter(_read(known[draws.below(len(known))])), depth + 1))
+            pending.append((iter(_read(known[draws.below(len(known))])), inside))
         else:
-            pending.append((_chosen(piece, draws, lines), depth))
+            file = _only_file(piece)
+            inside = depth if file is None else _inside(file, depth)
+            pending.append((_chosen(piece, draws, lines), inside))
     return "".join(found)
+
+
+def _inside(file: _File, depth: int) -> int:
+    """How deep the lines of a file are that is named this deep. Raises PromptError if that is too deep."""
+    if depth == DEEPEST:
+        raise PromptError(f"The wildcard __{file.name}__ is in a file that it names itself, or too deep.", "prompt")
+    return depth + 1
+
+
+def _only_file(choice: _Choice) -> _File | None:
+    """The file whose lines are the options, where a choice is of nothing else."""
+    only = choice.options[0][0] if len(choice.options) == 1 and len(choice.options[0]) == 1 else None
+    return only if isinstance(only, _File) else None
 
 
 def _chosen(choice: _Choice, draws: Draws, lines: Lines) -> Iterator[_Piece]:
     options, weights = list(choice.options), list(choice.weights)
-    if len(options) == 1 and len(options[0]) == 1 and isinstance(options[0][0], _File):
-        options = [_read(line) for line in lines(options[0][0].name)]
+    file = _only_file(choice)
+    if file is not None:
+        options = [_read(line) for line in lines(file.name)]
         weights = [1.0] * len(options)
     most = min(choice.most, len(options))
     count = min(choice.least, most) + draws.below(most - min(choice.least, most) + 1)
