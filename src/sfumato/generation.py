@@ -269,11 +269,15 @@ def windows_of(job: Job) -> tuple[list[Area], int] | None:
     if windows is None:
         return None
     assert windows.size is not None and windows.overlap is not None
-    if job.steerings or job.model.family.inpainting:
-        raise RequestError(
-            "windows cannot be used with controls or a nine-channel model, which see places of the whole picture",
-            "windows",
-        )
+    for what, given in (
+        ("controls, which see places of the whole picture", bool(job.steerings)),
+        ("regions, which are places of the whole picture", bool(job.request.regions)),
+        ("a nine-channel model, which sees the whole start picture", job.model.family.inpainting),
+        ("an InstructPix2Pix model, which sees the whole start picture", job.model.family.instructed),
+        ("apg.momentum, which is of the whole picture", job.request.apg is not None and job.request.apg.momentum != 0),
+    ):
+        if given:
+            raise RequestError(f"windows cannot be used with {what}; leave out one of them", "windows")
     stride = job.model.stride
     overlap = max(windows.overlap // stride, 1)
     areas = tile_areas(*job.canvas.cells, max(windows.size // stride, overlap + 1), overlap)

@@ -1,7 +1,6 @@
 """The second pass over a picture that was drawn small: enlarged, noised a part of the way back, and drawn on."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor
 from sfumato import guides
 from sfumato import operations as op
 from sfumato.diffusion.presets import with_overrides
-from sfumato.errors import RequestError
+from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.images import to_pixels
 from sfumato.nn.autoencoder import Posterior
 from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, SIDE_RANGE, Hires
-from sfumato.upscaling import enlarge, enlarge_latent
+from sfumato.upscaling import enlarge, enlarge_latent, network_file
 from sfumato.wording import filled_in
 
 if TYPE_CHECKING:
@@ -24,14 +23,17 @@ STAGE = "hires"  # what its draws of noise are keyed by, beside their purpose
 
 
 def second_pass(job: "Job", hires: Hires) -> "Job":
-    """The job of the second pass. Raises RequestError for a size that is too large, or smaller than the first."""
+    """The job of the second pass. Raises RequestError for a size that is too large, or an unknown upscaler."""
     request = job.request
     assert request.width is not None and request.height is not None
     width, height = hires.size_for(request.width, request.height)
     if max(width, height) > SIDE_RANGE[1]:
         raise RequestError(f"hires would be {width}x{height}; a side has at most {SIDE_RANGE[1]} pixels", "hires")
-    if hires.upscaler not in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS) and not Path(hires.upscaler).is_file():
-        raise RequestError(f"hires.upscaler is {hires.upscaler}; there is no such file", "hires.upscaler")
+    if hires.upscaler not in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS):
+        try:
+            network_file(hires.upscaler)
+        except ModelNotFoundError as error:
+            raise RequestError(f"hires.upscaler is {hires.upscaler!r}: {error}", "hires.upscaler") from error
     again = replace(
         request,
         hires=None,

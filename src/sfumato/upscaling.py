@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sfumato.errors import RequestError
+from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.images import MAX_SIDE, PictureSource, open_picture, to_levels, to_pictures, to_pixels, to_rgb
 from sfumato.metadata import format_infotext, parse_infotext, upscaler_label
 from sfumato.nn.upscaler import Upscaler, upscale_tiled
 from sfumato.request import LATENT_UPSCALERS, Hires
 from sfumato.weights.hashing import hash_file
+from sfumato.weights.locate import locate
 from sfumato.weights.upscaler_file import load_upscaler
 
 FILTERS = {
@@ -60,21 +61,32 @@ def enlarge_latent(latent: Tensor, cells: Shape, method: str) -> Tensor:
 
 
 def enlarge(pixels: Tensor, shape: Shape, method: str, device: torch.device | None = None) -> Tensor:
-    """Pixels [B, 3, H, W] in [-1, 1] in another shape, by one of FILTERS or a network's file.
+    """Pixels [B, 3, H, W] in [-1, 1] in another shape, by one of FILTERS or a network.
 
     What does not fit the shape is cropped. A network is asked again until its pictures are large enough; a last step
-    to the exact shape is Lanczos's. Raises what `load_upscaler` raises.
+    to the exact shape is Lanczos's. Raises what `network_file` and `load_upscaler` raise.
     """
     whole = covering((pixels.shape[-2], pixels.shape[-1]), shape)
     if method in FILTERS:
         return middle(resize(pixels, whole, method), shape)
-    network = network_of(Path(method)).to(device or pixels.device)
+    network = network_of(network_file(method)).to(device or pixels.device)
     larger = pixels.to(device or pixels.device, torch.float32) / 2 + 0.5
     while larger.shape[-2] < whole[0] or larger.shape[-1] < whole[1]:
         larger = upscale_tiled(network, larger).clamp(0, 1)
         if network.scale == 1:
             break
     return middle(resize(larger * 2 - 1, whole, "lanczos"), shape)
+
+
+def network_file(method: str) -> Path:
+    """The file of a network by its name or path. Raises ModelNotFoundError if there is none."""
+    try:
+        path = locate(method, kind="upscaler")
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"{error} Without a network there are {', '.join(FILTERS)}.") from error
+    if not path.is_file():
+        raise ModelNotFoundError(f"the upscaler {method!r} leads to {path}, which is no file; name the file in it.")
+    return path
 
 
 def network_of(path: Path) -> Upscaler:
@@ -89,14 +101,14 @@ def _kept(path: Path, state: tuple[int, int] | None) -> Upscaler:
 
 
 def upscaler_hash(method: str) -> str | None:
-    """The sha256 of the network's file that a method names; None for a filter."""
-    return None if method in FILTERS or method in LATENT_UPSCALERS else hash_file(Path(method))
+    """The sha256 of the network's file that a method names; None for a filter. Errors are those of `network_file`."""
+    return None if method in FILTERS or method in LATENT_UPSCALERS else hash_file(network_file(method))
 
 
 def enlarged_picture(source: PictureSource, hires: Hires, device: torch.device) -> Image.Image:
     """A picture in the size that `hires` says, by its upscaler; what A1111 wrote about it goes along.
 
-    Raises PictureError, RequestError for a size that is too large, and what `load_upscaler` raises.
+    Raises PictureError, RequestError for a size that is too large, and what `enlarge` raises.
     """
     opened = open_picture(source)
     picture = to_rgb(opened)

@@ -149,7 +149,7 @@ def test_sdxl_is_told_the_larger_size(pair: Callable[[str], Pair]) -> None:
         ({"strength": 1.5}, "hires.strength"),
         ({"strength": None}, "hires.strength"),
         ({"steps": 0}, "hires.steps"),
-        ({"upscaler": "magic"}, "hires.upscaler"),
+        ({"upscaler": ""}, "hires.upscaler"),
         ({"upscaler": None}, "hires.upscaler"),
         ({"strength_rule": "half"}, "hires.strength_rule"),
         ({"prompt": 3}, "hires.prompt"),
@@ -164,7 +164,7 @@ def test_a_wrong_value_is_refused_by_name(hires: dict[str, object], field: str) 
 
 def test_a_second_pass_that_cannot_be_run_is_refused_before_anything_is(tiny: Model) -> None:
     with recorded(tiny.unet) as calls:
-        for hires in ({"sampler": "nonsense"}, {"scale": 8.0}):
+        for hires in ({"sampler": "nonsense"}, {"scale": 8.0}, {"upscaler": "magic"}):
             with pytest.raises(RequestError):
                 list(stream(tiny, request(hires=hires, width=2048)))
     assert calls == []

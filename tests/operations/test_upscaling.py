@@ -1,5 +1,7 @@
 """Pictures enlarged and drawn on: from a start picture, in windows, with a network; and what is told of it."""
 
+import json
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -7,19 +9,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_models import SIZE, recorded, scene
+from tiny_models import SIZE, Pair, recorded, scene
 
 from sfumato import operations as op
 from sfumato.errors import RequestError
 from sfumato.generation import generate
 from sfumato.images import to_pixels
-from sfumato.metadata import save
+from sfumato.metadata import CHUNK, save
 from sfumato.model import Model
 from sfumato.nn.autoencoder import tile_areas
 from sfumato.nn.upscaler import SRVGGNet
 from sfumato.replay import replay
-from sfumato.request import Hires, Request, Windows
+from sfumato.request import Hires, Region, Request, Windows
+from sfumato.request.guides import Apg
 from sfumato.upscaling import enlarged_picture
+from sfumato.weights.hashing import hash_file
+from sfumato.weights.locate import add_alias
 
 
 def request(**changes: object) -> Request:
@@ -91,6 +96,20 @@ def test_a_network_enlarges_between_the_passes_and_replays(tiny: Model, network:
     assert "upscaler" in told.message
 
 
+def test_a_network_is_found_by_the_name_that_it_was_given(
+    tiny: Model, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    add_alias("sharp", network, kind="upscaler")
+    by_path, by_name = (
+        generate(tiny, request(width=SIZE, height=SIZE, hires={"upscaler": each, "strength": 0.5}))[0]
+        for each in (str(network), "sharp")
+    )
+    assert by_name.tobytes() == by_path.tobytes()
+    assert json.loads(by_name.info[CHUNK])["environment"]["upscaler"] == hash_file(network)
+    assert enlarged_picture(scene(), Hires(upscaler="sharp"), torch.device("cpu")).size == (2 * SIZE, 2 * SIZE)
+
+
 def test_an_enlarged_start_picture_with_windows_replays(tiny: Model, tmp_path: Path) -> None:
     scene().save(tmp_path / "start.png")
     hires = {"scale": 1.5, "strength": 0.5, "upscaler": "lanczos"}
@@ -125,8 +144,27 @@ def test_wrong_windows_are_refused_by_name(windows: object, field: str) -> None:
     assert Windows().filled(512) == Windows(512, 128)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "what"),
+    [
+        ("sd1", {"regions": (Region("a cat", (0, 0, 0.5, 1)),)}, "regions"),
+        ("sd1", {"apg": Apg(momentum=-0.5)}, "momentum"),
+        ("instruct", {}, "InstructPix2Pix"),
+        ("inpaint", {}, "nine-channel"),
+    ],
+)
+def test_windows_are_refused_with_what_sees_the_whole(
+    pair: Callable[[str], Pair], kind: str, changes: dict[str, object], what: str
+) -> None:
+    image = None if kind == "sd1" else scene()
+    asked = request(width=2 * SIZE, height=SIZE, windows=SIZE, **changes)
+    with recorded(pair(kind).ours.unet) as calls, pytest.raises(RequestError, match=what) as caught:
+        generate(pair(kind).ours, asked, image=image, metadata=False)
+    assert (caught.value.field, calls) == ("windows", [])
+
+
 def test_what_cannot_be_run_is_refused(tiny: Model) -> None:
-    with pytest.raises(RequestError, match="no such file"):
+    with pytest.raises(RequestError, match=r"no upscaler 'missing.pth'.*lanczos"):
         generate(tiny, request(width=SIZE, height=SIZE, hires={"upscaler": "missing.pth"}))
     mask = scene().convert("L")
     with pytest.raises(RequestError, match="mask"):

@@ -112,7 +112,6 @@ LATENT_UPSCALERS: dict[str, tuple[str, bool]] = {
 }
 """How latents are enlarged: PyTorch's mode, and whether it is antialiased."""
 
-NETWORK_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 PIXEL_UPSCALERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -122,7 +121,7 @@ class Hires:
 
     scale           how many times as wide and high, 2 if there is no size either
     size            (width, height) instead; what does not fit its shape is cropped
-    upscaler        one of LATENT_UPSCALERS or PIXEL_UPSCALERS, A1111's label of one, or the file of a network
+    upscaler        one of LATENT_UPSCALERS or PIXEL_UPSCALERS, A1111's label of one, or a network's name or file
     strength        how much of the way back to noise the second pass goes
     strength_rule   as that of the request: "whole" runs all `steps`, as A1111 and ComfyUI do
     others          those of the second pass; None is what the first has
@@ -227,17 +226,13 @@ def checked_windows(value: object) -> Windows | None:
 
 
 def checked_upscaler(name: str, value: object, *, latent: bool = True) -> str:
-    """The name of a way to enlarge pictures, or the path of a network's file. Raises RequestError."""
+    """The name of a way to enlarge pictures, or the name or path of a network. Raises RequestError."""
     known = (*LATENT_UPSCALERS, *PIXEL_UPSCALERS) if latent else PIXEL_UPSCALERS
     text = checked_name(name, value)
     if text is not None:
         plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
         if plain in known:
             return plain
-        if text.lower().endswith(NETWORK_SUFFIXES):
+        if plain not in LATENT_UPSCALERS:
             return text
-    raise RequestError(
-        f"{name} is {value!r}; it must be one of {', '.join(known)}, or a network's file, which ends in "
-        f"{', '.join(NETWORK_SUFFIXES)}",
-        name,
-    )
+    raise RequestError(f"{name} is {value!r}; it must be one of {', '.join(known)}, or a network's name or file", name)
