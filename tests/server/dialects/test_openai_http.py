@@ -196,10 +196,9 @@ def test_a_job_is_cancelled_once_and_not_in_the_loop_when_its_client_goes(
     service: Any = client.service  # type: ignore[attr-defined]
     cancel, loops, in_it = service.cancel, threading.get_ident(), []
 
-    def watched(id: str) -> Any:
+    def watched(id: str) -> None:
         in_it.append(threading.get_ident() == loops)
-        time.sleep(0.7)
-        return cancel(id)
+        threading.Timer(1.2, cancel, [id]).start()  # a job that takes its time to end
 
     monkeypatch.setattr(service, "cancel", watched)
     body = {"prompt": "slow", "steps": 400, "stream": stream}
