@@ -61,6 +61,10 @@ def test_words_are_searched_and_replaced_in_both_prompts() -> None:
     said = {(cell.x, cell.y): (cell.request.prompt, cell.request.negative_prompt) for cell in found}
     assert said[1, 1] == ("a blue tree", "a tree on fire")
     assert said[0, 0] == (BASE.prompt, BASE.negative_prompt)
+    third = cells(BASE, parse_axis("prompt=house,tree"), parse_axis("prompt=red,blue"), parse_axis("steps=5,6"))
+    assert len({(cell.request.prompt, cell.request.steps) for cell in third}) == 8
+    with pytest.raises(RequestError, match="two axes have the field steps"):
+        cells(BASE, parse_axis("prompt=house,tree"), parse_axis("steps=5"), parse_axis("steps=6"))
     with pytest.raises(RequestError, match="'cat'"):
         cells(BASE, parse_axis("prompt=cat,dog"))
 
@@ -94,6 +98,14 @@ def test_fields_of_parts_are_put_beside_the_others() -> None:
         ("steps=", "no values"),
         ("steps=1,,2", "no values"),
         ("size=64", "width x height"),
+        ("seed=5-1", r"no values.*\(-1\)"),
+        ("guidance=8-2", r"no values.*\(-1\)"),
+        ("guidance=8-7.5", "no values"),
+        ("steps=1-9 [0]", "no values"),
+        ("seed=1-1000000000", "more than 2500"),
+        ("seed=1-99999999999999999999", "more than 2500"),
+        ("guidance=1-2 (+0.00000000000000000001)", "more than 2500"),
+        ("guidance=1-2 [999999999]", "more than 2500"),
     ],
 )
 def test_a_wrong_axis_is_refused_by_name(text: str, match: str) -> None:

@@ -12,7 +12,9 @@ As A1111 writes them; its own names of the axes ("CFG Scale", "Prompt S/R") are 
 
 import csv
 import itertools
+import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,8 @@ MOST = 2_500  # cells; a plot of 50 x 50 takes hours on anything
 
 NOT_AXES = ("count", "batch", "image", "mask", "strict")
 
-_RANGE = re.compile(r"([+-]?\d+(?:\.\d*)?)\s*-\s*([+-]?\d+(?:\.\d*)?)\s*(?:\(([+-]?\d+(?:\.\d*)?)\)|\[(\d+)\])?")
+_NUMBER = r"[+-]?\d{1,20}(?:\.\d{0,20})?"  # what is longer is no number of a request
+_RANGE = re.compile(rf"({_NUMBER})\s*-\s*({_NUMBER})\s*(?:\(({_NUMBER})\)|\[(\d{{1,9}})\])?")
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ def cells(request: Request, x: Axis | None = None, y: Axis | None = None, z: Axi
     All have the seed of the request, which must have one, unless an axis says otherwise.
     """
     axes = (x, y, z)
-    named = [axis.field for axis in axes if axis is not None]
-    if len(set(named)) < len(named) and not set(named) <= set(WORDS):
-        raise RequestError(f"two axes have the field {max(named, key=named.count)}; each needs its own")
+    named = Counter(axis.field for axis in axes if axis is not None)
+    for field, count in named.items():
+        if count > 1 and field not in WORDS:  # words are replaced one after the other
+            raise RequestError(f"two axes have the field {field}; each needs its own", field)
     if request.total != 1:
         raise RequestError(f"a plot is of one picture, not of {request.total}; leave out count and the other prompts")
     counts = [1 if axis is None else len(axis.values) for axis in axes]
@@ -100,23 +104,31 @@ def _field(name: str) -> str:
 
 
 def _spread(field: str, item: str) -> list[str]:
-    """The values of an item that is a range, as text; any other is itself."""
+    """The values of an item that is a range, as text; any other is itself. Raises RequestError for a range of none."""
     found = _RANGE.fullmatch(item) if is_number(field) else None
     if found is None:
         return [item]
     first, last, step, count = found.groups()
-    if is_whole(field):
-        low, high = int(float(first)), int(float(last))
-        if count is not None:
-            return [str(int(each)) for each in _spaced(low, high, int(count))]
-        stride = int(float(step or 1))
-        return [str(each) for each in range(low, high + (1 if stride > 0 else -1), stride or 1)]
-    low_number, high_number = float(first), float(last)
     if count is not None:
-        return [f"{each:g}" for each in _spaced(low_number, high_number, int(count))]
-    size = float(step or 1) or 1.0
-    steps = int((high_number - low_number) / size + 1e-9)
-    return [f"{low_number + index * size:g}" for index in range(steps + 1)]
+        places = _counted(field, item, range(int(count)))
+        spaced = _spaced(float(first), float(last), len(places))
+        return [str(int(each)) if is_whole(field) else f"{each:g}" for each in spaced]
+    if is_whole(field):
+        stride = int(float(step or 1)) or 1
+        whole = range(int(float(first)), int(float(last)) + (1 if stride > 0 else -1), stride)
+        return [str(each) for each in _counted(field, item, whole)]
+    low, size = float(first), float(step or 1) or 1.0
+    steps = math.floor((float(last) - low) / size + 1e-9)
+    return [f"{low + index * size:g}" for index in _counted(field, item, range(steps + 1))]
+
+
+def _counted(field: str, item: str, values: range) -> range:
+    """The values of a range, which must be some and not too many. Raises RequestError."""
+    if not values:
+        raise RequestError(f"{field}={item} has no values; a range that falls needs a step such as (-1)", field)
+    if len(values[: MOST + 1]) > MOST:
+        raise RequestError(f"{field}={item} has more than {MOST} values; at most {MOST} cells are drawn", field)
+    return values
 
 
 def _spaced(low: float, high: float, count: int) -> list[float]:
