@@ -87,6 +87,9 @@ def test_what_is_no_text_or_no_list_of_styles_is_told(tmp_path: Path) -> None:
     (tmp_path / "styles.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RequestError, match="needs the columns name, prompt, negative_prompt"):
         filled_in(Request(styles=("x",), seed=1), books=Shelf((tmp_path,)))
+    (tmp_path / "styles.csv").write_text("name,prompt\nx," + "a" * 140_000)
+    with pytest.raises(RequestError, match=r"styles.csv is no list of styles: field larger than field limit"):
+        filled_in(Request(styles=("x",), seed=1), books=Shelf((tmp_path,)))
 
 
 def test_what_was_said_is_read_back_from_a_record() -> None:

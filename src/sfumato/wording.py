@@ -97,10 +97,13 @@ def shelf() -> Shelf:
 def read_styles(path: Path) -> Iterator[Style]:
     """The styles of a `styles.csv`. Raises RequestError for a file that is none."""
     rows = csv.DictReader(io.StringIO(_text(path)))
-    columns = rows.fieldnames or ()
+    try:
+        columns, found = rows.fieldnames or (), list(rows)
+    except csv.Error as error:
+        raise RequestError(f"{path} is no list of styles: {error} in line {rows.line_num}", "styles") from error
     if "name" not in columns or not {"prompt", "text"} & set(columns):
         raise RequestError(f"{path} is no list of styles: it needs the columns name, prompt, negative_prompt", "styles")
-    for row in rows:
+    for row in found:
         if row["name"]:
             yield Style(row["name"], row.get("prompt") or row.get("text") or "", row.get("negative_prompt") or "")
 

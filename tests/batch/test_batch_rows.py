@@ -54,6 +54,13 @@ def test_a_wrong_row_says_so_and_the_others_stand(tmp_path: Path) -> None:
     assert "promt" in rows[2].error
 
 
+def test_what_ends_lines_elsewhere_may_stand_in_the_texts_of_json_lines(tmp_path: Path) -> None:
+    prompts = ["a\u2028b", "c\u0085d"]
+    text = "\n".join(json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts)
+    rows = read_rows(table(tmp_path, "a.jsonl", text), BASE)
+    assert [row.request and row.request.prompt for row in rows] == prompts
+
+
 def test_the_same_row_twice_is_two_pictures(tmp_path: Path) -> None:
     first, second = read_rows(table(tmp_path, "a.csv", "prompt\na\na\n"), BASE)
     assert first.request == second.request

@@ -112,7 +112,7 @@ def _row(names: list[str], line: list[str]) -> Mapping[str, Any] | SfumatoError:
 
 
 def _lines(text: str) -> Iterator[Mapping[str, Any] | SfumatoError]:
-    for line in text.splitlines():
+    for line in text.split("\n"):  # what else ends a line may stand in a text
         if not line.strip():
             continue
         try:

@@ -47,7 +47,7 @@ def locate_prompter(prompt: ImagePrompt) -> tuple[Path, Path]:
     """
     adapter = locate_control(prompt.model)
     if prompt.encoder is not None:
-        return adapter, locate(prompt.encoder)
+        return adapter, locate(prompt.encoder, kind="controlnet")
     config = adapter_of(open_control(adapter)).config
     there = list(beside(adapter))
     fitting = [path for path in there if fits(path, config)]

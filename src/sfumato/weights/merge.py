@@ -6,7 +6,6 @@ add difference   A + w (B - C)
 `w` may differ by block. Numbers are computed in float32 (float64 where a file has that) and rounded once.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from sfumato.weights.streaming import Outline, write_stream
 from sfumato.weights.writing import folder_written_aside, written_aside
 
 # Blocks by their numbers, as merging programs call them: IN00 is the first convolution, M00 the middle.
-NUMBERED = re.compile(r"(IN|M|OUT)(\d\d)")
 NUMBERED_MODULES = {"IN": "input_blocks", "M": "middle_block", "OUT": "output_blocks"}
 FIRST = "conv_in.weight"  # of inpainting and instructed models it has more channels than of the others
 Told = Callable[[int, int], None]
