@@ -1,6 +1,7 @@
 """Runs jobs: finds and keeps models, and says on which device and in which precision they run."""
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
-from sfumato.images import NO_PICTURES, Pictures, PictureSource
+from sfumato.images import NO_PICTURES, Pictures, PictureSource, named_picture, open_picture
 from sfumato.memory import (
     TILE,
     Plan,
@@ -27,8 +28,9 @@ from sfumato.memory import (
     resident,
     surely_fits,
 )
-from sfumato.model import Model
-from sfumato.request import Embedding, Lora, Request, draw_seed
+from sfumato.model import Family, Model
+from sfumato.request import LATENT_UPSCALERS, Embedding, Lora, Request, draw_seed
+from sfumato.request.filling import worked_size
 from sfumato.request.said import Said
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
 from sfumato.weights.controls import control_file, with_controls
@@ -127,6 +129,35 @@ def size_of(opened: Opened | None) -> int:
     return sum(path.stat().st_size for path in files)
 
 
+def picture_size(request: Request, image: PictureSource | None, pictures: Pictures) -> tuple[int, int] | None:
+    """The width and height of the start picture, handed over or named; None without. Errors are those of `run`."""
+    if image is None and request.image is None:
+        return None
+    return open_picture(named_picture(request.image, "image", pictures) if image is None else image).size
+
+
+def shape_of(request: Request, family: Family, start: tuple[int, int] | None) -> Shape:
+    """What a request draws with a model of a family, the larger of its passes; `start` is its start picture's size.
+
+    Raises RequestError for a start picture that needs a size.
+    """
+    width, height = worked_size(family.size, request, start)
+    guidances = [family.guidance if request.guidance is None else request.guidance]
+    encodes = start is not None
+    if request.hires is not None:
+        width, height = max((width, height), request.hires.size_for(width, height), key=math.prod)
+        guidances += [] if request.hires.guidance is None else [request.hires.guidance]
+        encodes = encodes or request.hires.upscaler not in LATENT_UPSCALERS
+    return Shape(
+        width,
+        height,
+        batch=min(request.batch or 1, request.total),
+        guided=any(guidance != 1 for guidance in guidances),
+        encodes=encodes,
+        seen=None if request.windows is None else request.windows.filled(family.size).size,
+    )
+
+
 def weights_of(model: Model) -> int:
     """The bytes of a loaded model's weights."""
     return sum(each.numel() * each.itemsize for network in networks(model) for each in network.parameters())
@@ -212,16 +243,17 @@ class Engine:
                 self._models.popitem(last=False)
                 self._changed = None
                 self._controls = {}
+            self._streamed &= set(self._models)
             opened = self._opened.pop(key, None) or self._open(*key)
             self._models[key] = read(opened, self._called(name, opened), self.device, self.dtype)
         self._models.move_to_end(key)
         return self._models[key]
 
-    def _plan(self, request: Request) -> Plan | None:
+    def _plan(self, request: Request, image: PictureSource | None, pictures: Pictures) -> Plan | None:
         """How a request is run in the memory that it may take; None where nothing has to be done, or is known.
 
-        Its model is loaded if its weights have to stay on the disk. LoRAs, control networks and a refiner come on top.
-        Raises MemoryLimitError.
+        Its model is loaded if its weights have to stay on the disk. LoRAs, control networks, upscalers and a refiner
+        come on top. Raises MemoryLimitError, and PictureError for a start picture that cannot be read.
         """
         key = (request.model, request.vae, request.prediction)
         free, dtype = available(), self.dtype or torch.float32
@@ -231,13 +263,7 @@ class Engine:
         opened = None if loaded is not None else self._open(*key)
         self._opened = {} if opened is None else {key: opened}  # which the loading takes
         family = loaded.family if opened is None and loaded is not None else opened.family  # type: ignore[union-attr]
-        shape = Shape(
-            request.width or family.size,
-            request.height or family.size,
-            min(request.batch or 1, request.total),
-            (family.guidance if request.guidance is None else request.guidance) != 1,
-            request.image is not None,
-        )
+        shape = shape_of(request, family, picture_size(request, image, pictures))
         if self.memory == "auto" and surely_fits(size_of(opened), shape, free or 0):
             return None
         if loaded is not None and key in self._streamed:  # as it was loaded, whatever is free by now
@@ -292,7 +318,7 @@ class Engine:
             yield Loading(request.refiner.model)
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
-        plan = self._plan(request)
+        plan = self._plan(request, image, pictures)
         said = filled_in(request)
         for run, _ in alike_loras(request, said):
             model = self.model_for(request, run[0], said)

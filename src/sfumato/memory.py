@@ -36,13 +36,17 @@ UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 @dataclass(frozen=True)
 class Shape:
-    """What is drawn: pixels, pictures at once, whether guidance asks twice, and whether a picture is encoded."""
+    """What is drawn: pixels, pictures at once, whether guidance asks twice, and whether a picture is encoded.
+
+    `seen` is the side in pixels of what the UNet sees at once, where that is a part of the picture.
+    """
 
     width: int
     height: int
     batch: int = 1
     guided: bool = True
     encodes: bool = False
+    seen: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,8 @@ class Held:
     def _unet(self, apart: bool) -> int:
         count = self._shape.batch * (1 if apart or not self._shape.guided else 2)
         stride = self._model.stride
-        cells = (-(-self._shape.height // stride), -(-self._shape.width // stride))
+        seen = self._shape.seen or max(self._shape.height, self._shape.width)
+        cells = (-(-min(self._shape.height, seen) // stride), -(-min(self._shape.width, seen) // stride))
         key = ("unet", count)
         if key not in self._counted:
             self._counted[key] = count_unet(self._model, count, cells, self._dtype)

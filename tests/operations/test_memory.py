@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from tiny_models import SIZE, Pair, recorded, scene
 
-from sfumato.engine import Engine
+from sfumato.engine import Engine, shape_of
 from sfumato.errors import MemoryLimitError, RequestError
 from sfumato.events import Finished
 from sfumato.generation import generate
 from sfumato.memory import Held, Plan, Shape, make_plan, parse_size, resident
 from sfumato.model import Model
 from sfumato.request import Request
+from sfumato.weights.families import SD15
 from sfumato.weights.load import hollow, load, open_model
 from sfumato.weights.places import home
 from sfumato.weights.save import save_file, save_folder
@@ -168,6 +169,50 @@ def test_an_engine_with_little_memory_draws_and_refuses_before_it_loads(pair: Pa
     assert not small.is_loaded(folder)
     with pytest.raises(RequestError, match="memory"):
         Engine("cpu", memory="lots")
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "shape"),
+    [
+        ({}, None, Shape(512, 512)),
+        ({"width": 256}, (640, 320), Shape(256, 128, encodes=True)),
+        ({}, (640, 320), Shape(640, 320, encodes=True)),
+        ({"hires": 2, "guidance": 1}, None, Shape(1024, 1024, guided=False)),
+        ({"hires": {"size": (64, 64)}}, None, Shape(512, 512)),
+        ({"hires": {"scale": 1.5, "upscaler": "lanczos"}}, None, Shape(768, 768, encodes=True)),
+        ({"hires": {"guidance": 5}, "guidance": 1}, None, Shape(1024, 1024)),
+        ({"hires": 2, "windows": True, "count": 3, "batch": 2}, None, Shape(1024, 1024, batch=2, seen=512)),
+    ],
+)
+def test_what_is_counted_is_the_larger_pass_at_the_size_that_is_drawn(
+    changes: dict[str, object], start: tuple[int, int] | None, shape: Shape
+) -> None:
+    assert shape_of(Request(**changes), SD15, start) == shape  # type: ignore[arg-type]
+
+
+def test_a_picture_that_is_handed_over_counts_with_its_size(pair: Pairs, tmp_path: Path) -> None:
+    request = replace(REQUEST, model=str(save_folder(pair("sd1").ours, tmp_path / "model")))
+    small, start = Engine("cpu", memory="1MB"), scene(160, 96)
+    start.save(tmp_path / "start.png")
+    with pytest.raises(MemoryLimitError, match="160x96 needs"):
+        list(small.run(request, image=start))
+    with pytest.raises(MemoryLimitError, match="160x96 needs"):
+        list(small.run(replace(request, image="sha256:x"), pictures={"sha256:x": tmp_path / "start.png"}))
+
+
+def test_a_windowed_picture_needs_less(pair: Pairs) -> None:
+    plan = Plan(torch.float32, tiled_above=512 * 512)
+    whole, parts = (Held(pair("sd1").ours, Shape(1024, 1024, seen=seen), torch.float32) for seen in (None, 512))
+    assert parts.bytes(plan) < whole.bytes(plan)
+
+
+def test_a_model_that_was_let_go_is_no_longer_taken_for_streamed(pair: Pairs, tmp_path: Path) -> None:
+    first, second = (str(save_folder(pair("sd1").ours, tmp_path / name)) for name in "ab")
+    engine = Engine("cpu", memory="low")
+    list(engine.run(replace(REQUEST, model=first, steps=1), metadata=False))
+    engine.model(second)  # as a caller may: the first is let go
+    engine.model(first)
+    assert engine._streamed == set()
 
 
 def test_with_enough_memory_nothing_changes(pair: Pairs, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
     `picture_size` is the start picture's: the size of a request that names none. `sampler` and `spacing` stay None
     where the model's own sampling has no name. Raises RequestError for a start picture that needs a size.
     """
-    width, height = _size(defaults.size, request, picture_size)
+    width, height = worked_size(defaults.size, request, picture_size)
     strength = request.strength
     if request.image is not None and strength is None:  # at 1 it would not matter what is under the mask
         redraws = request.mask is None or request.masked_content is not None
@@ -73,10 +73,10 @@ def draw_seed() -> int:
     return secrets.randbits(SEED_BITS)
 
 
-def _size(side: int, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:
+def worked_size(side: int, request: Request, picture_size: tuple[int, int] | None) -> tuple[int, int]:
     """The size that is worked at: as asked; else the start picture's, whose shape is kept where one side is asked.
 
-    What is masked is worked on alone at the model's own size.
+    What is masked is worked on alone at the model's own size, `side`. Raises RequestError.
     """
     if picture_size is None or request.masked_only:
         return request.width or side, request.height or side
