@@ -149,10 +149,12 @@ def _compare(path: Path, record: Mapping[str, Any], again: Image.Image, changes:
         lossy = opened.format == "JPEG"
         stored = opened.convert("RGB")
     told = f" Not as recorded: {'; '.join(changes)}." if changes else ""
-    if not lossy and pixels_digest(stored) != record["pixels"]["sha256"]:
+    edited = not lossy and pixels_digest(stored) != record["pixels"]["sha256"]
+    if edited:
         told = f" The file was edited since it was made.{told}"
     if pixels_digest(again) == record["pixels"]["sha256"]:
-        return Verdict("identical", f"identical, to the byte.{told}", again, 0, 0.0, lossy, changes)
+        same = "identical to what was recorded" if edited else "identical"
+        return Verdict("identical", f"{same}, to the byte.{told}", again, 0, 0.0, lossy, changes)
     outcome: Outcome = "environment changed" if changes else "differs"
     if stored.size != again.size:
         message = f"{outcome}: the file is {stored.width}x{stored.height} now.{told}"

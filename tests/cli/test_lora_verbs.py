@@ -51,7 +51,7 @@ def test_a_lora_is_shown_and_converted(sfumato: Run, here: Path, style: Path) ->
     assert (done.returncode, done.stdout) == (0, "peft.safetensors\n"), done.stderr
     document = json.loads(sfumato("models", "show", "peft.safetensors", "--json").stdout)
     assert document["lora"]["dialect"] == "peft"
-    assert document["lora"]["networks"]["text_encoder"] == [{"rank": 2, "alpha": 2.0, "layers": 4}]
+    assert document["lora"]["networks"]["text_encoder"] == [{"kind": "LoRA", "rank": 2, "alpha": 2.0, "layers": 4}]
     back = sfumato("models", "convert", "peft.safetensors", "back.safetensors", "--to", "kohya")
     assert back.returncode == 0, back.stderr
     first, again = load_file(style), load_file(here / "back.safetensors")

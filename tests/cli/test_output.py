@@ -73,7 +73,9 @@ def test_an_empty_word_is_a_prompt_and_an_empty_file_is_none(here: Path) -> None
 
 def test_sizes_and_grids() -> None:
     assert (parse_size("640x480"), parse_size("1×2"), parse_size(None)) == ((640, 480), (1, 2), None)
-    assert (parse_grid("2x3"), parse_grid("auto"), parse_grid(None)) == (3, 0, None)
+    assert (parse_grid("2x3", 6), parse_grid("auto", 6), parse_grid(None, 6)) == (3, 0, None)
+    with pytest.raises(typer.BadParameter, match="room for 4 pictures; 5 are asked for"):
+        parse_grid("2x2", 5)
     for wrong in ("0x5", "x", "640", "640x480x3", "-1x2"):
         with pytest.raises(typer.BadParameter):
             parse_size(wrong)

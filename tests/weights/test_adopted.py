@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import sfumato
 from sfumato.errors import ModelFileError, ModelNotFoundError
 from sfumato.weights.adopted import adopt, entries, read_yaml
 from sfumato.weights.hashing import hash_file
@@ -23,6 +24,7 @@ from sfumato.weights.locate import (
     registry,
     remove_alias,
 )
+from sfumato.weights.save import save_file as save_model
 from sfumato.weights.titles import old_hash
 
 A1111 = {
@@ -203,6 +205,11 @@ def test_the_kind_is_told_from_the_tensors(tmp_path: Path, kind: str, pickled: b
     else:
         save_file(tensors, path)
     assert kind_of(path)[0] == kind
+
+
+def test_a_single_file_of_a_family_of_its_own_is_a_model(tmp_path: Path) -> None:
+    save_model(sfumato.load(), tmp_path / "drawn.safetensors")
+    assert kind_of(tmp_path / "drawn.safetensors")[0] == "model"
 
 
 def test_what_has_no_kind_is_refused(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
 
 def draw(request: Request, destination: Destination, machine: Painter, voice: Voice) -> None:
     """Run a request and write its pictures as they come; those that are finished stay when it is interrupted."""
-    columns = parse_grid(destination.grid)
+    columns = parse_grid(destination.grid, request.total)
     gallery = Gallery(
         destination.output,
         request.total,

@@ -275,11 +275,17 @@ def parse_embedding(text: str) -> tuple[str, ...]:
     return name, word
 
 
-def parse_grid(text: str | None) -> int | None:
-    """The columns of a grid `RxC`; 0 when it is left to the number of pictures. Raises typer.BadParameter."""
+def parse_grid(text: str | None, pictures: int) -> int | None:
+    """The columns of a grid `RxC`; 0 when it is left to the number of pictures, None for no grid.
+
+    Raises typer.BadParameter for what is none, and for one without room for all pictures.
+    """
     if text is None or text == "auto":
         return None if text is None else 0
     found = SIZE.fullmatch(text.strip())
     if found is None:
         raise typer.BadParameter(f"--grid is {text!r}; it must be rows x columns, such as 2x3, or nothing.")
-    return int(found[2])
+    rows, columns = int(found[1]), int(found[2])
+    if rows * columns < pictures:
+        raise typer.BadParameter(f"--grid is {text}, room for {rows * columns} pictures; {pictures} are asked for.")
+    return columns

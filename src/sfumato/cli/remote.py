@@ -35,8 +35,10 @@ class Painter(Machine):
         if self.server is None:
             yield self.engine()
             return
-        if self.device is not None or self.dtype is not None:
-            raise typer.BadParameter("--device and --dtype are the server's own; leave them out with --server.")
+        if self.device is not None or self.dtype is not None or self.memory != "auto":
+            raise typer.BadParameter(
+                "--device, --dtype and --memory are the server's own; leave them out with --server."
+            )
         from sfumato.client import Client
 
         with Client(self.server, token=self.token) as client:

@@ -68,8 +68,13 @@ def describe_texts(texts: Mapping[str, str]) -> Description:
 def _sfumato(texts: Mapping[str, str]) -> Description | None:
     record = json.loads(texts[CHUNK])
     request = Request.from_dict(record["request"])
-    settings = {key: value for key, value in request.to_dict().items() if isinstance(value, str | int | float)}
+    settings = {
+        key: value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+        for key, value in request.to_dict().items()
+    }
     settings["seed"] = record["seed"]
+    if "words" in record:  # what wildcards, styles and the like made of the prompt
+        settings["words"] = json.dumps(record["words"], ensure_ascii=False)
     if request.loras:
         settings["loras"] = ", ".join(map(str, request.loras))
     if request.embeddings:

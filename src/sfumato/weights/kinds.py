@@ -9,6 +9,7 @@ from sfumato.weights.files import open_file, read_json
 from sfumato.weights.lora_file import lora_files
 from sfumato.weights.recognise import LORA, recognise
 from sfumato.weights.registry import Kind
+from sfumato.weights.single import METADATA
 
 # How `recognise` calls files, by their beginnings, and which kind that is.
 CALLED: tuple[tuple[str, Kind], ...] = (
@@ -32,7 +33,10 @@ def kind_of(path: Path) -> tuple[Kind, str]:
     """Return the kind of a file or folder, and what shows it. Raises ModelFileError for what is none that is used."""
     if path.is_dir():
         return kind_of_folder(path)
-    looks = recognise(shapes_of(open_file(path)))
+    tensors = open_file(path)
+    if METADATA in tensors.metadata:
+        return "model", "its metadata has sfumato's configurations"
+    looks = recognise(shapes_of(tensors))
     if looks.family is not None:
         return "model", f"{looks.what}: {looks.reason}"
     for called, kind in CALLED:
