@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from sfumato.request import Embedding
+from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, Embedding, checked_upscaler
 from sfumato.server.dialects.a1111_fields import refuse
 from sfumato.server.problems import Problem
 from sfumato.server.values import ModelCard
@@ -61,8 +61,15 @@ class Catalogue:
         raise refuse("sd_vae", f"is {name!r}; there are Automatic, {', '.join(self.vaes)}".rstrip(", "))
 
     def upscaler(self, name: str) -> str:
-        """The place of a network that enlarges; a name that is none of them is one of the request's own ways."""
-        return next((place for known, place in self.upscalers.items() if name.lower() in _stems(known)), name)
+        """The place of a network that enlarges, or one of the request's own ways. Raises Problem 422."""
+        for known, place in self.upscalers.items():
+            if name.lower() in _stems(known):
+                return place
+        way = checked_upscaler("hr_upscaler", name)
+        if way in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS):
+            return way
+        there = ", ".join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS, *self.upscalers))
+        raise refuse("hr_upscaler", f"is {name!r}; there are {there}")
 
     def embeddings_in(self, *prompts: str) -> tuple[Embedding, ...]:
         """The embeddings whose names are words of the prompts, in any case: A1111 needs no other mark."""
