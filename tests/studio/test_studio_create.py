@@ -13,7 +13,8 @@ def test_a_first_visitor_clicks_an_example_and_sees_a_picture(server: Any, tab: 
     example = page.get_by_role("button", name="a red house on green grass")
     example.click()
     shown = result(page, "a red house on green grass")
-    assert shown.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [128, 128]
+    size = shown.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
+    assert size == [128, 128]
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red house on green grass")
 
 
