@@ -371,8 +371,10 @@ class Engine:
         return embeddings_named(texts, base, request.dialect, request.embeddings)
 
     def forget(self) -> None:
-        """Drops all models from memory."""
+        """Drops all models from memory, and gives a GPU's back to other programs."""
         self._models.clear()
         self._streamed.clear()
         self._changed = None
         self._controls = {}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from random_networks import randomize as randomize
+from random_networks import relative_error as relative_error
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
 from sfumato.nn.clip import TextEncoder, TextEncoderConfig
 from sfumato.nn.unet import UNet, UNetConfig
@@ -20,23 +22,6 @@ TOLERANCE = 1e-5  # of a whole tensor in float32: sums in another order, over te
 def published(name: str) -> dict[str, Any]:
     """A config.json as it is published with the model."""
     return json.loads((CONFIGS / f"{name}.json").read_text())
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The norm of the difference over the norm of what is expected."""
-    assert found.shape == expected.shape
-    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
-
-
-def randomize(network: nn.Module, seed: int = 0) -> None:
-    """Random weights that keep activations near 1, and random norms and biases, so that each of them matters."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in network.state_dict().items():
-            if value.ndim > 1:
-                value.normal_(0, value[0].numel() ** -0.5, generator=generator)
-            else:
-                value.normal_(1.0 if name.endswith("weight") else 0.0, 0.1, generator=generator)
 
 
 def of_reference(network: nn.Module) -> dict[str, Tensor]:
