@@ -7,16 +7,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import others, pictures
+from bench import gpu, others, pictures
 from bench.clock import ON_CPU
 from bench.folder import NAMES
 from bench.networks import EAGER, OURS, TITLES, Measured, measure
 from bench.pair import Contender
 
-PARTS = ("command", "start", "networks", "pictures", "training")
+PARTS = ("command", "start", "networks", "pictures", "training", "training-full", "gpu")
 ROUNDS = {"float32": 2, "bfloat16": 4}
 PRECISIONS = tuple(ROUNDS)
 COMPILED = "diffusers-compiled"
@@ -53,14 +53,20 @@ def prepare(folder: Path, size: str, names: dict[str, list[str]]) -> None:
 
 def machine() -> str:
     """What this machine is, in a line."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
+
+    def named(package: str) -> str:
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            return f"no {package}"
 
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     flags = Path("/proc/cpuinfo").read_text()
     units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if unit in flags]
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers", "openvino"))
+    packages = ", ".join(named(package) for package in ("torch", "diffusers", "transformers", "openvino"))
     kind = f"{len(names)} x {names[0]} ({', '.join(units)}), {platform.system()}"
     return f"{kind}; Python {platform.python_version()}, {packages}"
 
@@ -102,7 +108,7 @@ def main() -> None:
     }
     if "networks" in parts:
         prepare(folder, chosen.size, names)
-    (folder / "outputs").mkdir(exist_ok=True)
+    (folder / "outputs").mkdir(parents=True, exist_ok=True)
     side = NAMES[chosen.size].side
     measured: list[Measured] = []
 
@@ -112,12 +118,14 @@ def main() -> None:
             measured.extend(measure(folder, precision, names[precision], rounds))
         return [line for each in measured for line in each.rows()] + verdict(measured)
 
-    run: dict[str, Callable[[], list[str]]] = {
+    run: dict[str, Callable[[], Iterable[str]]] = {
         "command": others.command,
         "start": lambda: pictures.starts(folder, side, max(1, round(2 * chosen.rounds))),
         "networks": networks,
         "pictures": lambda: pictures.pictures(folder, side),
         "training": lambda: others.training(folder, max(1, round(5 * chosen.rounds))),
+        "training-full": lambda: others.training_full(folder),
+        "gpu": lambda: gpu.part(small=chosen.size == "small"),
     }
     clock = "processor time" if ON_CPU else "wall time"
     used = f"{os.environ.get('OMP_NUM_THREADS') or len(os.sched_getaffinity(0))} thread(s)"
@@ -125,7 +133,8 @@ def main() -> None:
     for part in PARTS:
         if part in parts:
             began = time.perf_counter()
-            print("\n".join(run[part]()), flush=True)
+            for line in run[part]():
+                print(line, flush=True)
             print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
 

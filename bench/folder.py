@@ -7,6 +7,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.peers import hide_torchvision
 
@@ -35,24 +36,41 @@ SMALL = Sizes((64, 128, 256, 256), (32, 64, 64, 64), 64, 2, 128)  # to try the m
 NAMES = {"full": FULL, "small": SMALL}
 
 
+def options(sizes: Sizes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of the UNet and of the autoencoder, as diffusers names them."""
+    from sfumato.weights.families import SD1_AUTOENCODER, SD1_UNET
+
+    unet = {"block_out_channels": sizes.unet, "cross_attention_dim": sizes.text, "sample_size": sizes.cells}
+    autoencoder = {"block_out_channels": sizes.autoencoder, "sample_size": sizes.side}
+    return {**SD1_UNET.to_json(), **unet}, {**SD1_AUTOENCODER.to_json(), **autoencoder}
+
+
+def hollow(sizes: Sizes) -> tuple[Any, Any]:
+    """diffusers' UNet and autoencoder without weights: on the meta device."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    unet, autoencoder = options(sizes)
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(autoencoder)
+
+
 def make(folder: Path, sizes: Sizes) -> None:
     """Write the model under `folder`/float32 and `folder`/float16, with the operations that its networks cost."""
     hide_torchvision()
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     from sfumato.text.clip_vocabulary import clip_tokenizer
-    from sfumato.weights.families import SD1_AUTOENCODER, SD1_SCHEDULER, SD1_UNET
+    from sfumato.weights.families import SD1_SCHEDULER
 
     torch.set_grad_enabled(False)
-    unet = {**SD1_UNET.to_json(), "block_out_channels": sizes.unet, "cross_attention_dim": sizes.text}
-    autoencoder = {**SD1_AUTOENCODER.to_json(), "block_out_channels": sizes.autoencoder}
-    unet["sample_size"], autoencoder["sample_size"] = sizes.cells, sizes.side
+    unet, autoencoder = hollow(sizes)
     with torch.device("meta"):
         networks = {
-            "unet": UNet2DConditionModel.from_config(unet),
-            "vae": AutoencoderKL.from_config(autoencoder),
+            "unet": unet,
+            "vae": autoencoder,
             "text_encoder": CLIPTextModel(
                 CLIPTextConfig(
                     hidden_size=sizes.text,
@@ -63,7 +81,7 @@ def make(folder: Path, sizes: Sizes) -> None:
                 )
             ),
         }
-    facts = operations(networks["unet"], networks["vae"], sizes)
+    facts = operations(unet, autoencoder, sizes)
     generator = torch.Generator().manual_seed(SEED)
     for name, network in networks.items():
         networks[name] = network.to_empty(device="cpu").eval()
@@ -96,7 +114,7 @@ def fill(network: "torch.nn.Module", generator: "torch.Generator") -> None:  # n
             tensor.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
-def operations(unet: "torch.nn.Module", autoencoder: "torch.nn.Module", sizes: Sizes) -> dict[str, object]:  # noqa: F821
+def operations(unet: Any, autoencoder: Any, sizes: Sizes) -> dict[str, Any]:
     """Floating-point operations of a UNet step of two and of one decoding, two for each multiply and add.
 
     Of convolutions as they are written, and of all matrix products, attention's included; nothing else.

@@ -4,47 +4,63 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.clock import ON_CPU
-from bench.pair import Contender, take_turns
-from bench.training import WARM
+from bench.pair import Contender, Rounds, take_turns
+from bench.training import SIZES, WARM, WHO
 
-TRAINERS = {
-    "train-sfumato": "sfumato",
-    "train-diffusers": "diffusers",
-    "train-diffusers-kept": "diffusers, freed memory kept",
-}
+THEIRS = "diffusers"
+TITLES = {"sfumato": "sfumato", THEIRS: "diffusers", "diffusers-kept": "diffusers, freed memory kept"}
 LOSS_TOLERANCE = 0.02  # relative, of the last loss; bfloat16 sums in another order
+FULL_WARM, FULL_STEPS = 1, 2  # a step of SD 1.5 takes long
 
 
-def training(folder: Path, rounds: int) -> list[str]:
+def training(folder: Path, rounds: int) -> Iterator[str]:
     """A table of the training steps of the embedded model's UNet."""
-    contenders = [Contender(name, "bfloat16", folder) for name in TRAINERS]
+    contenders = [Contender(f"train-embedded-{who}", "bfloat16", folder) for who in WHO]
     for contender in contenders:
         contender.answer()
     take_turns(contenders, "train", WARM)
     taken = take_turns(contenders, "train", rounds)
     for contender in contenders:
         contender.close()
-    lines = [
-        "### A training step of the embedded model's UNet, bfloat16 autocast",
-        "",
-        "| | seconds | samples per second | speed over diffusers' | loss after the last step |",
-        "|---|---|---|---|---|",
-    ]
-    right = taken.answers["train-diffusers"][-1]["loss"]
-    for name, title in TRAINERS.items():
-        last = taken.answers[name][-1]
-        if abs(last["loss"] - right) > LOSS_TOLERANCE * right:
-            lines.append(f"| {title} | loss differs: no figure | | | {last['loss']:.4f} |")
+    yield from rows("embedded", taken)
+
+
+def training_full(folder: Path) -> Iterator[str]:
+    """The same of SD 1.5's UNet, one contender after the other, because memory has room for one of them."""
+    taken = Rounds("train")
+    for who in WHO:
+        contender = Contender(f"train-full-{who}", "bfloat16", folder)
+        contender.answer()
+        take_turns([contender], "train", FULL_WARM)
+        taken.answers |= take_turns([contender], "train", FULL_STEPS).answers
+        contender.close()
+    yield from rows("full", taken)
+
+
+def rows(name: str, taken: Rounds) -> Iterator[str]:
+    """The table of the trainers of one of SIZES; one whose loss differs has no time in it."""
+    size = SIZES[name]()
+    yield f"### A training step of {size.title}: batch {size.batch}, {size.cells}x{size.cells} cells, bfloat16 autocast"
+    yield ""
+    yield "| | seconds | samples per second | speed over diffusers' | loss after the last step |"
+    yield "|---|---|---|---|---|"
+    theirs = f"train-{name}-{THEIRS}"
+    right = taken.answers[theirs][-1]["loss"]
+    for who, title in TITLES.items():
+        each = f"train-{name}-{who}"
+        last = taken.answers[each][-1]
+        if not abs(last["loss"] - right) <= LOSS_TOLERANCE * right:
+            yield f"| {title} | loss differs: no figure | | | {last['loss']:.4f} |"
             continue
-        speed = last["samples"] / taken.median(name)
-        lines.append(
-            f"| {title} | {taken.median(name):.2f} | {speed:.1f} | {taken.ratio('train-diffusers', name):.2f} "
-            f"| {last['loss']:.4f} |"
+        yield (
+            f"| {title} | {taken.median(each):.2f} | {last['samples'] / taken.median(each):.3g} "
+            f"| {taken.ratio(theirs, each):.2f} | {last['loss']:.4f} |"
         )
-    return [*lines, ""]
+    yield ""
 
 
 def now() -> float:
