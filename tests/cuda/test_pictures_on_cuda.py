@@ -275,7 +275,8 @@ def test_memory_is_given_back_when_models_are_forgotten(device: torch.device) ->
         return
     after = taken(device)
     assert before[0] - after[0] >= 0.99 * needed  # tensors
-    assert before[1] - after[1] >= 0.9 * needed  # what other programs can have again
+    torch.cuda.empty_cache()
+    assert taken(device)[1] == after[1]  # nothing is kept from other programs that nobody uses
     print(f"held {before[0] >> 20} MiB of {before[1] >> 20} reserved, then {after[0] >> 20} of {after[1] >> 20}")
     for _ in range(2):  # and nothing piles up
         drawn(engine, {})
