@@ -14,9 +14,10 @@ import sfumato
 from sfumato import operations as op
 from sfumato.errors import ConfigError
 from sfumato.job import prepare
+from sfumato.nn.widened import widened
 from sfumato.train import loop
 from sfumato.train.config import read_config
-from sfumato.train.inpainting import InpaintingTask, widened
+from sfumato.train.inpainting import InpaintingTask
 from sfumato.train.masks import MASKS, random_mask
 
 with warnings.catch_warnings():

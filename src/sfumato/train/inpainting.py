@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
-from sfumato.model import Family
-from sfumato.nn.lora import twin
-from sfumato.nn.unet import UNet
+from sfumato.nn.widened import widened
 from sfumato.operations import inpainting_condition, nearest_mask
 from sfumato.text.encode import Conditioning
 from sfumato.train.config import TrainConfig, build
@@ -24,8 +22,7 @@ from sfumato.train.denoising import Batch, Denoising
 from sfumato.train.device import autocast
 from sfumato.train.foundation import Foundation, whole_model
 from sfumato.train.masks import MASKS, random_mask
-from sfumato.train.plan import seeded
-from sfumato.weights.families import FAMILIES
+from sfumato.weights.families import inpainting_family
 from sfumato.weights.save import save_folder
 
 MASKED = 20  # purpose of the keyed generator of the masked picture's posterior
@@ -111,33 +108,3 @@ def read_settings(config: TrainConfig) -> InpaintingConfig:
     if wrong or not settings.shapes:
         raise ConfigError(f"inpainting.shapes are of {', '.join(MASKS)}; found {wrong or 'none'}.")
     return settings
-
-
-def widened(unet: UNet) -> UNet:
-    """A UNet with the same weights that also sees a mask and a masked latent, which change nothing yet.
-
-    It shares all tensors with the first but those of its first layer.
-    """
-    channels = 2 * unet.config.out_channels + 1
-    old = unet.conv_in
-    second = twin(unet)
-    second.config = replace(unet.config, in_channels=channels)
-    with seeded(0):
-        layer = nn.Conv2d(channels, old.out_channels, 3, padding=1)
-    layer = layer.to(old.weight.device, old.weight.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[:, : old.in_channels] = old.weight
-        assert old.bias is not None and layer.bias is not None
-        layer.bias.copy_(old.bias)
-    second.conv_in = layer.requires_grad_(False)
-    return second
-
-
-def inpainting_family(family: Family) -> Family:
-    """The family of a model once it inpaints: its published one where there is one, with the model's own defaults."""
-    if family.inpainting:
-        return family
-    known = FAMILIES.get(f"{family.name}-inpaint")
-    name, title = (known.name, known.title) if known else (family.name, f"{family.title}, inpainting")
-    return replace(family, name=name, title=title, inpainting=True)

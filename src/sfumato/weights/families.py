@@ -238,3 +238,12 @@ def family_of(unet: UNetConfig, autoencoder: AutoencoderConfig, text: TextKind) 
         )
     size = unet.sample_size * autoencoder.stride if isinstance(unet.sample_size, int) else known.size
     return replace(known, size=size, latent_channels=latent)
+
+
+def inpainting_family(family: Family) -> Family:
+    """Return what a family is once it inpaints: its published one where there is one, with the model's own defaults."""
+    if family.inpainting:
+        return family
+    known = FAMILIES.get(f"{family.name}-inpaint")
+    name, title = (known.name, known.title) if known else (family.name, f"{family.title}, inpainting")
+    return replace(family, name=name, title=title, inpainting=True)
