@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from sfumato.text.encode import Conditioning, TextStack
 
 TextKind = Literal["clip", "openclip", "sdxl", "sdxl-refiner"]
 """clip: SD 1.x. openclip: SD 2.x. sdxl: both towers, joined. sdxl-refiner: the second tower alone."""
+
+COMPANION = "inpainting"
+"""What a companion is called among a model's files and hashes."""
 
 ConditionedDenoise = Callable[[Tensor, float, Conditioning], Tensor]
 """(x [B, C, h, w], sigma, conditioning of B pictures) -> estimate of the clean latent."""
@@ -50,6 +53,22 @@ class Family:
     preview: tuple[tuple[float, float, float], ...] | None = None
 
 
+class Companion(Protocol):
+    """What a model that was not made for inpainting needs beside its networks to see a mask: see `weights.companion`.
+
+    `base` is the sha256 of the UNet that it is for.
+    """
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def base(self) -> str: ...
+
+    def inpainter(self, model: "Model") -> "Model":
+        """The model with a UNet that sees a mask. Raises WeightsError for a companion of another model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The networks of a checkpoint, its noise schedule and its default way to sample.
@@ -60,8 +79,9 @@ class Model:
     `scheduler` and `options` are what its scheduler_config.json and model_index.json say, kept for saving; `notes`
     name what was found in the files and is not used. `loras` are merged into the networks; the text encoders know the
     words of `embeddings`; `controls` are the control networks that requests may name; `refiner` draws on, at low noise,
-    where a request says from when. `files` are the weight files of each component, LoRA and control network, and
-    `hash_files` returns the sha256 of some of them; a model that was made in memory has neither.
+    where a request says from when; `companion` makes its UNet see a mask. `files` are the weight files of each
+    component, LoRA and control network, and `hash_files` returns the sha256 of some of them; a model that was made in
+    memory has neither.
     """
 
     name: str
@@ -82,6 +102,7 @@ class Model:
     embeddings: tuple[Embedding, ...] = ()
     controls: Mapping[str, nn.Module] = field(default_factory=dict)
     refiner: "Model | None" = None
+    companion: "Companion | None" = None
 
     apart: bool = False
     tiled_above: int | None = None
@@ -128,6 +149,14 @@ class Model:
         controls = {f"control {name}": network for name, network in self.controls.items()}
         every = {**networks, **text, **controls}
         return {name: hash_tensors(network.state_dict()) for name, network in every.items()}
+
+    @property
+    def inpainter(self) -> "Model | None":
+        """This model as one that sees a mask, made by its companion when first asked for; None where it has none.
+
+        Raises what `Companion.inpainter` raises.
+        """
+        return None if self.companion is None else self.companion.inpainter(self)
 
     def with_only(self, controls: Iterable[str]) -> "Model":
         """This model with some of its control networks and without the others."""

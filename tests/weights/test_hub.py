@@ -233,6 +233,10 @@ def test_of_a_model_s_repository_only_what_is_needed_is_chosen() -> None:
         "vae/diffusion_pytorch_model.fp16.safetensors",
         "text_encoder/model.fp16.safetensors",
     }
+    companion = names("inpainting.safetensors")
+    assert "inpainting.safetensors" not in {each.name for each in choose("o/n", [*files, *companion], None)}
+    ours = [*files, *companion, *names("sfumato.json")]
+    assert {"inpainting.safetensors", "sfumato.json"} <= {each.name for each in choose("o/n", ours, None)}
     only_bin = [each for each in files if not each.name.endswith("safetensors")]
     assert "text_encoder/model.bin" in {each.name for each in choose("o/n", only_bin, None)}
     with pytest.raises(ModelFileError, match="not clear"):

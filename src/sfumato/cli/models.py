@@ -182,6 +182,9 @@ def assemble(
     steps: Annotated[int, typer.Option(parser=between(1, 1000), metavar="N", help="Its default steps.")] = 30,
     guidance: Annotated[float, typer.Option(parser=number, metavar="G", help="Its default guidance.")] = 7.5,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="float32, float16 or bfloat16.")] = "float16",
+    companion: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trained beside this model: makes it see masks.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Put parts that were trained apart together as one model.
@@ -201,6 +204,7 @@ def assemble(
         steps=steps,
         guidance=guidance,
         dtype=named_dtype(dtype),
+        companion=companion,
         overwrite=overwrite,
     )
     if voice.json:

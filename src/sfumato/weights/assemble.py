@@ -5,12 +5,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 
 from sfumato.errors import ModelFileError
-from sfumato.weights.load import load
+from sfumato.nn.unet import UNet
+from sfumato.weights.companion import open_companion
+from sfumato.weights.component_files import COMPANION_FILE
+from sfumato.weights.load import load, open_model
 from sfumato.weights.save import save_folder
+from sfumato.weights.writing import folder_written_aside
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 CLASSES = {
@@ -31,13 +36,15 @@ def assemble(
     steps: int,
     guidance: float,
     dtype: torch.dtype = torch.float16,
+    companion: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write parts that lie in `folders` (`unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`) as one model.
 
     The model is loaded from its parts first, so what does not fit is refused as `load` refuses it. `title`, `size`
     (pixels), `steps` and `guidance` become its defaults; a `preview.json` beside `vae/` gives its preview factors.
-    Raises ModelFileError where a part is missing or there twice, OutputError where the target exists.
+    `companion` is a file that was trained beside this model, put together as it is now, without one.
+    Raises ModelFileError where a part is missing, there twice or of another model, OutputError where the target exists.
     """
     found: dict[str, Path] = {}
     for folder in folders:
@@ -62,4 +69,12 @@ def assemble(
         if preview.is_file():
             defaults["preview"] = json.loads(preview.read_text())
         (whole / "sfumato.json").write_text(json.dumps(defaults))
-        return save_folder(load(whole), target, dtype=dtype, overwrite=overwrite)
+        if companion is None:
+            return save_folder(load(whole), target, dtype=dtype, overwrite=overwrite)
+        made = save_folder(load(whole), Path(aside) / "made", dtype=dtype)
+        opened = open_model(made)
+        open_companion(companion, cast(UNet, opened.unet.part.network)).check(opened, target.name)
+        with folder_written_aside(target, overwrite=overwrite) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+            shutil.copyfile(companion, folder / COMPANION_FILE)
+        return target

@@ -7,6 +7,7 @@ from sfumato.errors import ModelFileError
 UNET_STEM = "diffusion_pytorch_model"  # the autoencoder's too
 TEXT_STEM = "model"
 PICKLE_STEMS = {UNET_STEM: UNET_STEM, TEXT_STEM: "pytorch_model"}  # how the same is called as a .bin
+COMPANION_FILE = "inpainting.safetensors"  # beside the components: what makes the UNet see a mask
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")  # of files that may hold weights; the first is preferred
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from sfumato.diffusion.denoiser import Prediction
 from sfumato.errors import ModelFileError, SfumatoError
+from sfumato.model import COMPANION
 from sfumato.weights.build import shapes_of
+from sfumato.weights.companion import WHAT, base_of, is_companion
 from sfumato.weights.control_file import ControlKind, open_control
 from sfumato.weights.controlnet_file import controlnet_base, is_controlnet, other_kind
 from sfumato.weights.files import TensorFile, open_file
@@ -17,7 +19,7 @@ from sfumato.weights.locate import locate
 from sfumato.weights.lora_describe import LoraDescription, describe_lora
 from sfumato.weights.lora_family import family_title
 from sfumato.weights.lora_file import lora_files
-from sfumato.weights.opened import Component
+from sfumato.weights.opened import Component, Opened
 from sfumato.weights.recognise import LORA, Recognised, recognise
 
 
@@ -79,7 +81,7 @@ def describe(name: str | Path | None = None, *, variant: str | None = None, revi
         default_steps=opened.family.steps,
         default_guidance=opened.family.guidance,
         inpainting=opened.family.inpainting,
-        components={name: describe_component(each) for name, each in opened.components.items()},
+        components=describe_components(opened),
         notes=opened.notes,
     )
 
@@ -97,6 +99,10 @@ def describe_other(path: Path, error: SfumatoError) -> Description:
     tensors = open_file(path)
     looks = recognise(shapes_of(tensors))
     whole = summary(tensors.infos.values(), tensors)
+    if is_companion(tensors):
+        looks = Recognised(
+            f"an {WHAT}", None, f"its metadata say so, and for a UNet with the sha256 {base_of(tensors)}"
+        )
     if looks.what == LORA:
         return describe_lora_file(path, looks, whole, str(error))
     return Description(path=path, what=looks.what, reason=looks.reason, components={"file": whole}, problem=str(error))
@@ -145,6 +151,13 @@ def describe_lora_file(path: Path, looks: Recognised, whole: ComponentDescriptio
     except ModelFileError as error:
         return replace(plain, notes=(str(error),))
     return replace(plain, what=f"{LORA} for {family_title(lora.family)}", reason=lora.reason, lora=lora)
+
+
+def describe_components(opened: Opened) -> dict[str, ComponentDescription]:
+    """Count what each component of a model has; its companion's too."""
+    found = {name: describe_component(each) for name, each in opened.components.items()}
+    companion = opened.companion
+    return found if companion is None else {**found, COMPANION: summary(companion.infos.values(), companion)}
 
 
 def describe_component(component: Component) -> ComponentDescription:

@@ -12,6 +12,7 @@ from sfumato.nn.unet import UNet, UNetConfig
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.autoencoder_file import autoencoder_component, read_autoencoder_config
 from sfumato.weights.build import Part, check_parts
+from sfumato.weights.companion import companion_beside
 from sfumato.weights.component_files import TEXT_STEM, UNET_STEM, component_variant, find_weights, variants
 from sfumato.weights.distilled import (
     distilled_by_name,
@@ -74,6 +75,7 @@ def open_folder(path: Path, variant: str | None = None, prediction: str | None =
     autoencoder_weights = find_weights(path / "vae", UNET_STEM, component_variant(path / "vae", UNET_STEM, variant))
     few = distilled_by_scheduler(scheduler) or distilled_by_name(names_of(path))
     stated, why = folder_prediction(path, scheduler, prediction)
+    companion, unused = (None, None) if family.inpainting or family.instructed else companion_beside(path, variant)
     return Opened(
         path=path,
         family=with_defaults(with_distillation(family, few), read_json(own) if own.is_file() else {}, own),
@@ -90,7 +92,8 @@ def open_folder(path: Path, variant: str | None = None, prediction: str | None =
         prediction=stated,
         prediction_reason=why,
         options={key: index[key] for key in INDEX_OPTIONS if key in index},
-        notes=notes(path, index, variant),
+        notes=notes(path, index, variant) + ((unused,) if unused else ()),
+        companion=companion,
     )
 
 

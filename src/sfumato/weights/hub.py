@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.errors import ConfigError, ModelFileError, ModelNotFoundError, SfumatoError
-from sfumato.weights.component_files import SUFFIXES
+from sfumato.weights.component_files import COMPANION_FILE, SUFFIXES
 from sfumato.weights.hashing import hash_file
 from sfumato.weights.locate import REPOSITORY, cached
 from sfumato.weights.places import hub_cache
@@ -97,6 +97,8 @@ def choose(place: str, remotes: Sequence[Remote], variant: str | None) -> list[R
     names = {each.name for each in remotes}
     if "model_index.json" in names:
         wanted = {name for name in names if name in ("model_index.json", "sfumato.json")}
+        if "sfumato.json" in names and variant is None:  # another's file of this name may be anything
+            wanted |= names & {COMPANION_FILE}
         for component in COMPONENTS:
             inside = [each.name for each in remotes if each.name.startswith(component + "/")]
             wanted |= {name for name in inside if name.endswith(TEXTS) and ".index." not in name}

@@ -17,6 +17,7 @@ from sfumato.request import Embedding, Lora, checked_embeddings, checked_loras
 from sfumato.text.encode import SD1, SDXL, SDXL_REFINER, TextRules, TextStack
 from sfumato.weights.autoencoder_file import open_autoencoder
 from sfumato.weights.build import Placement, fill
+from sfumato.weights.companion import Companion
 from sfumato.weights.component_files import weight_files
 from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.folder import open_folder
@@ -141,6 +142,7 @@ def hollow(opened: Opened, name: str) -> Model:
         files=files_of(opened),
         hash_files=hash_files,
         notes=opened.notes,
+        companion=None if opened.companion is None else Companion(opened.companion, unet.conv_in),
     )
 
 

@@ -75,21 +75,27 @@ def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict
         log.warning("%s: %d tensors are left out: %s", opened.path, len(absent), ", ".join(absent))
     found = {}
     for name, network in networks.items():
-        layers = changeable(network)
-        adapters = opened.read(name, only=layers)
-        wrong = [path for path, adapter in adapters.items() if not adapter.fits(layers[path])]
-        if wrong:
-            shape = list(layers[wrong[0]].weight.shape)
-            raise WeightsError(
-                f"{told(opened, model)}: {len(wrong)} of {len(adapters)} adapters of its {name} have another shape, "
-                f"first {wrong[0]!r}: {shapes_in(opened, name, wrong[0])} for a weight of {shape}. {looks(opened)} "
-                "Use a LoRA of the model's family."
-            )
+        adapters = fitting(opened, name, network, told(opened, model))
         if len(adapters):
             found[name] = adapters
     if not found:
         raise WeightsError(f"{told(opened, model)}: none of its tensors has a layer there. {looks(opened)}")
     return found
+
+
+def fitting(opened: OpenedLora, name: str, network: nn.Module, unfit: str) -> Changes:
+    """Read the adapters of one network's layers. Raises WeightsError, which begins with `unfit`, for another shape."""
+    layers = changeable(network)
+    adapters = opened.read(name, only=layers)
+    wrong = [path for path, adapter in adapters.items() if not adapter.fits(layers[path])]
+    if wrong:
+        shape = list(layers[wrong[0]].weight.shape)
+        raise WeightsError(
+            f"{unfit}: {len(wrong)} of {len(adapters)} adapters of its {name} have another shape, first {wrong[0]!r}: "
+            f"{shapes_in(opened, name, wrong[0])} for a weight of {shape}. {looks(opened)} Use a LoRA of the model's "
+            "family."
+        )
+    return adapters
 
 
 def shapes_in(opened: OpenedLora, network: str, path: str) -> str:

@@ -47,7 +47,7 @@ class Opened:
 
     `reason` says why this family was chosen, `notes` what was found and is not used. `prediction` is None where
     nothing tells it, `prediction_reason` what does. `options` holds what a diffusers
-    model_index.json says beside its components.
+    model_index.json says beside its components. `companion` is the file that makes its UNet see a mask.
     """
 
     path: Path
@@ -62,6 +62,7 @@ class Opened:
     prediction_reason: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    companion: TensorFile | None = None
 
     @property
     def components(self) -> dict[str, Component]:

@@ -1,6 +1,7 @@
 """A Model becomes a diffusers folder, or a single file with the original names; whole or not at all."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from sfumato.errors import OutputError
 from sfumato.model import Model
 from sfumato.text.clip_vocabulary import clip_tokenizer
 from sfumato.text.tokenizer import Tokenizer
+from sfumato.weights.companion_save import carry
 from sfumato.weights.component_files import TEXT_STEM, UNET_STEM
 from sfumato.weights.ldm import AUTOENCODER_PREFIX, UNET_PREFIX, autoencoder_naming, unet_naming
 from sfumato.weights.naming import Rule, prefixed
@@ -21,6 +23,8 @@ from sfumato.weights.opened import INDEX_OPTIONS, text_names
 from sfumato.weights.single import METADATA, TOKENIZER_FILES, text_naming, text_prefixes
 from sfumato.weights.streaming import write_stream
 from sfumato.weights.writing import folder_written_aside, written_aside
+
+log = logging.getLogger(__name__)
 
 # The version of diffusers whose configuration files these are; it only decides about warnings there.
 DIFFUSERS_VERSION = "0.30.0"
@@ -89,6 +93,8 @@ def write_folder(
         stem = TEXT_STEM if name.startswith("text_encoder") else UNET_STEM
         file = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
         write_network(name, folder / name / file)
+        if name == "unet" and variant is None and model.companion is not None:
+            carry(model.companion, folder / name / file, folder)
     for name, tokenizer in zip(text_names(model.family.text), model.text.tokenizers, strict=True):
         tokenizer.save(folder / name.replace("text_encoder", "tokenizer"))
 
@@ -101,6 +107,8 @@ def save_file(model: Model, path: Path | str, *, dtype: torch.dtype | None = Non
     errors are those of `save_folder`.
     """
     path = Path(path)
+    if model.companion is not None:
+        log.warning("%s is left out: a single file has no room for it", model.companion.files[0])
     if path.suffix != ".safetensors":
         raise OutputError(f"{path}: a single file is written as .safetensors; name it so.")
     states = {name: network.state_dict() for name, network, _ in networks_of(model)}

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 from sfumato.errors import ModelFileError, SfumatoError
+from sfumato.model import COMPANION
+from sfumato.nn.unet import UNet
+from sfumato.weights.companion import Companion
 from sfumato.weights.files import TensorFile, check_finite, open_file
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.header import read_header
@@ -77,7 +81,11 @@ def opened(name: str | Path | None, kind: Kind) -> tuple[dict[str, tuple[Path, .
         tensors = open_file(path)
         return {"file": tensors.paths}, [tensors], None
     distinct = {component.tensors.paths: component.tensors for component in model.components.values()}
-    return files_of(model), list(distinct.values()), model
+    files, every = files_of(model), list(distinct.values())
+    if model.companion is not None:
+        Companion(model.companion, cast(UNet, model.unet.part.network).conv_in).check(model, model.path.name)
+        files, every = {**files, COMPANION: model.companion.paths}, [*every, model.companion]
+    return files, every, model
 
 
 def is_whole(path: Path) -> bool:
