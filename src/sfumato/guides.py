@@ -15,6 +15,9 @@ from sfumato.text.encode import AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE, SizeI
 GREY = ("differential", "soft_inpainting")
 """The fields that say what grey in a mask is."""
 
+BLENDED = (*GREY, "windows", "refiner")
+"""The fields for which what is masked is blended: a network that sees the mask cannot do it, or not alone."""
+
 IDS = {
     **dict.fromkeys(("original_size", "crop", "negative_original_size", "negative_crop"), frozenset({5, 6})),
     **dict.fromkeys(("target_size", "negative_target_size"), frozenset({6})),
@@ -39,6 +42,34 @@ def check(model: Model, request: Request) -> None:
     for each in (model, model.refiner if request.refiner is not None else None):
         if each is not None:
             _check_networks(each, request)
+
+
+def masking(model: Model, request: Request) -> tuple[Model, Request]:
+    """The model that draws what is masked, and the request, which says how where the model has a companion for it.
+
+    Raises RequestError for what the model, or what else is asked for, does not allow.
+    """
+    if model.family.inpainting:
+        if request.masking == "blend":
+            raise RequestError(f"masking is 'blend', but {model.name} is an inpainting model, which sees it", "masking")
+        return model, request
+    blended = next((field for field in BLENDED if getattr(request, field)), None)
+    if request.masking == "network":
+        if model.companion is None:
+            raise RequestError(
+                f"masking is 'network', but {model.name} has none that sees a mask; leave it out, or use an inpainting "
+                "model",
+                "masking",
+            )
+        if blended is not None:
+            raise RequestError(
+                f"masking is 'network' with {blended}, which is done by blending; leave out one of them", "masking"
+            )
+    if model.companion is None:
+        return model, request
+    if request.masking == "blend" or blended is not None:
+        return model, replace(request, masking="blend")
+    return model.companion.inpainter(model), replace(request, masking="network")
 
 
 def _check_networks(model: Model, request: Request) -> None:

@@ -206,6 +206,8 @@ def prepare(
         image_prompts=read.prompts,
         regions=regions,
     )
+    if grey is not None or request.outpaint is not None:
+        model, named = guides.masking(model, named)
     resolved, sampling = resolve(model, named, picture.size if picture else None, only, said)
     assert resolved.width is not None and resolved.height is not None
     size = (resolved.width, resolved.height)
@@ -259,9 +261,9 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
     for name, given in {**fields, "mask": mask, "outpaint": request.outpaint is not None}.items():
         if given and not image:
             raise RequestError(f"{name} is given but no image; give a start image", name)
-    for name in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content", *guides.GREY):
+    for name in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content", "masking", *guides.GREY):
         value = getattr(request, name)
-        masked = mask or (request.outpaint is not None and name in ("masked_only", "padding"))
+        masked = mask or (request.outpaint is not None and name in ("masked_only", "padding", "masking"))
         if value not in (None, False) and not masked:
             raise RequestError(f"{name} is {value!r} but there is no mask; give a mask", name)
     if request.padding is not None and not request.masked_only:

@@ -16,7 +16,7 @@ from sfumato.generation import as_it_is, batches, draw, environment
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, open_picture, to_mask, to_rgb
 from sfumato.job import Job, prepare
 from sfumato.metadata import FORMAT, describe, pixels_digest
-from sfumato.model import Model
+from sfumato.model import COMPANION, Model
 from sfumato.request import Request
 from sfumato.request.said import read_said
 from sfumato.text.words import alike_loras
@@ -77,6 +77,7 @@ def replay(
         weights = engine.model_for(replace(request, model=model or request.model), record["index"], said)
     except ModelNotFoundError as error:
         return Verdict("missing weight", str(error))
+    request = _masked_as(request, weights, verify=verify)
     other = _other_weights(record, weights)
     if verify and other:
         return Verdict(
@@ -100,8 +101,20 @@ def replay(
     return _compare(Path(picture), record, _again(job, record["index"], record.get("halted_at")), changes)
 
 
+def _masked_as(request: Request, model: Model, *, verify: bool) -> Request:
+    """The request as it was drawn by a model that has a companion now and had none then, or the other way round."""
+    masked = request.mask is not None or request.outpaint is not None
+    if masked and request.masking is None and model.companion is not None:
+        return replace(request, masking="blend")  # a picture that a companion drew says so
+    if request.masking is not None and model.companion is None and not verify:
+        return replace(request, masking=None)
+    return request
+
+
 def _other_weights(record: Mapping[str, Any], model: Model) -> tuple[str, ...]:
     recorded, here = record["model"]["hashes"], model.hashes
+    if COMPANION in recorded and model.companion is not None and model.hash_files is not None:
+        here = {**here, COMPANION: model.hash_files(model.companion.files)}
     return tuple(
         f"{name} was {str(recorded.get(name))[:12]}, is {str(here.get(name))[:12]}"
         for name in sorted({*recorded, *here})

@@ -20,6 +20,13 @@ StrengthRule = Annotated[
     ),
 ]
 
+MaskingOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW", help="network: the UNet sees the mask, where one can (by default there); blend: it does not."
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
@@ -50,6 +57,7 @@ class Masking:
     padding: Annotated[
         int | None, typer.Option(parser=whole, metavar="PIXELS", help="Around the mask with --masked-only; 32.")
     ] = None
+    masking: MaskingOption = None
     masked_content: Annotated[
         str | None,
         typer.Option(metavar="WHAT", help="What is repainted: original, fill (colours around), noise, nothing."),
@@ -62,6 +70,7 @@ class Masking:
             "mask_invert": self.mask_invert,
             "masked_only": self.masked_only,
             "padding": self.padding,
+            "masking": self.masking,
             "masked_content": self.masked_content,
         }
 
@@ -155,8 +164,14 @@ class Growing:
     padding: Annotated[
         int | None, typer.Option(parser=whole, metavar="PIXELS", help="Around it with --masked-only; 32.")
     ] = None
+    masking: MaskingOption = None
 
     def fields(self) -> dict[str, Any]:
         """The fields of the request."""
         sides = {name: getattr(self, name) for name in ("left", "top", "right", "bottom", "feather", "fill")}
-        return {"outpaint": sides, "masked_only": self.masked_only, "padding": self.padding}
+        return {
+            "outpaint": sides,
+            "masked_only": self.masked_only,
+            "padding": self.padding,
+            "masking": self.masking,
+        }

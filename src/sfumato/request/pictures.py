@@ -18,6 +18,9 @@ ResizeMode = Literal["crop", "stretch", "fill"]
 StrengthRule = Literal["share", "a1111", "whole"]
 """How a strength becomes a number of steps: as diffusers, stable-diffusion-webui or ComfyUI count."""
 
+Masking = Literal["network", "blend"]
+"""How a mask acts: the network sees it, or what is kept is put back at every step."""
+
 MaskedContent = Literal["original", "fill", "noise", "nothing"]
 """What is where a mask repaints before noise is added: the picture, the colours around, noise, an empty latent."""
 

@@ -37,6 +37,7 @@ from sfumato.request.pictures import (
     SIDE_RANGE,
     Hires,
     MaskedContent,
+    Masking,
     Outpaint,
     ResizeMode,
     StrengthRule,
@@ -95,6 +96,8 @@ class Request:
     mask_invert     black in the mask = repaint
     masked_only     works on what is around the mask alone, with `padding` pixels, at width x height; the picture keeps
                     its own size
+    masking         "network": the UNet sees the mask, as that of an inpainting model, or of one with a companion;
+                    "blend": what is black is put back at every step; by default the network where there is one
     masked_content  what is under the mask before noise is added: original (the default), fill, noise, nothing
     windows         a large picture is drawn in overlapping parts; true, a size, or (size, overlap), stand for `Windows`
     outpaint        new parts at the picture's sides, drawn; its fields stand for an `Outpaint`
@@ -163,6 +166,7 @@ class Request:
     mask_invert: bool = False
     masked_only: bool = False
     padding: int | None = None
+    masking: Masking | None = None
     masked_content: MaskedContent | None = None
     windows: Windows | None = None
     outpaint: Outpaint | None = None
@@ -226,6 +230,7 @@ class Request:
         checked_dialect(self.dialect)
         check_choice("strength_rule", self.strength_rule, StrengthRule)
         check_choice("resize_mode", self.resize_mode, ResizeMode)
+        check_choice("masking", self.masking, Masking)
         check_choice("masked_content", self.masked_content, MaskedContent)
         _set(self, "windows", checked_windows(self.windows))
         _set(self, "outpaint", checked_outpaint(self.outpaint))
