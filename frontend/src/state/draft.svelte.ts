@@ -62,7 +62,7 @@ const PLAIN: Record<string, unknown> = {
   resize_mode: 'crop',
 }
 /** Of one picture or one place, not for another. */
-const PASSING = ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'padding', 'outpaint', 'embeddings']
+const PASSING = ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'masking', 'padding', 'outpaint', 'embeddings']
 const KEY = 'sfumato.draft'
 
 function kept(): Kept {

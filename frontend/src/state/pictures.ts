@@ -18,7 +18,7 @@ export async function requestOf(picture: Picture): Promise<Request> {
 /** A request for the whole of a picture that may have been made by a mask or a second pass. */
 function withoutMask(request: Request): Request {
   const whole = { ...request }
-  for (const name of ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'padding', 'hires', 'variation'])
+  for (const name of ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'masking', 'padding', 'hires', 'variation'])
     delete whole[name]
   return whole
 }
