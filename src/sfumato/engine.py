@@ -252,8 +252,9 @@ class Engine:
     def _plan(self, request: Request, image: PictureSource | None, pictures: Pictures) -> Plan | None:
         """How a request is run in the memory that it may take; None where nothing has to be done, or is known.
 
-        Its model is loaded if its weights have to stay on the disk. LoRAs, control networks, upscalers and a refiner
-        come on top. Raises MemoryLimitError, and PictureError for a start picture that cannot be read.
+        Its model is loaded if its weights have to stay on the disk. LoRAs, control networks, upscalers, a refiner and
+        a companion's changes come on top. Raises MemoryLimitError, and PictureError for a start picture that cannot be
+        read.
         """
         key = (request.model, request.vae, request.prediction)
         free, dtype = available(), self.dtype or torch.float32

@@ -54,16 +54,10 @@ class Family:
 
 
 class Companion(Protocol):
-    """What a model that was not made for inpainting needs beside its networks to see a mask: see `weights.companion`.
-
-    `base` is the sha256 of the UNet that it is for.
-    """
+    """What a model that was not made for inpainting needs beside its networks to see a mask (`weights.companion`)."""
 
     @property
     def files(self) -> tuple[Path, ...]: ...
-
-    @property
-    def base(self) -> str: ...
 
     def inpainter(self, model: "Model") -> "Model":
         """The model with a UNet that sees a mask. Raises WeightsError for a companion of another model."""

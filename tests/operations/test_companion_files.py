@@ -156,7 +156,9 @@ def test_show_and_verify_tell_of_it(folder: Path, tmp_path: Path) -> None:
     assert verified.tensors == verify(folder.parent / "plain").tensors + len(tensors)
     other = with_companion(folder.parent / "plain", tmp_path / "other")
     metadata = read(other / COMPANION_FILE)[1]
-    save_file(tensors, other / COMPANION_FILE, metadata | {"sfumato_base_unet": "0" * 64})
+    save_file(
+        tensors, other / COMPANION_FILE, metadata | {"sfumato_base_unet": "0" * 64, "sfumato_base_numbers": "0" * 64}
+    )
     with pytest.raises(WeightsError, match="was trained beside another UNet"):
         verify(other)
     tensors["conv_in.bias"][0] = torch.inf
@@ -177,6 +179,15 @@ def test_it_goes_along_where_the_unet_stays_and_is_left_out_with_a_note_elsewher
         merge(folder, folder.parent / "plain", tmp_path / "nothing", weight=0.0) / COMPANION_FILE
     ).read_bytes() == content
     assert not caplog.records
+    wide = save_folder(load(folder), tmp_path / "wide", dtype=torch.float64)  # other files, the same numbers
+    tensors, metadata = read(folder / COMPANION_FILE)
+    others, restated = read(wide / COMPANION_FILE)
+    assert all(torch.equal(tensors[name], others[name]) for name in tensors | others)
+    unet = (wide / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert restated == metadata | {"sfumato_base_unet": hashlib.sha256(unet).hexdigest()}
+    assert verify(wide).sha256.keys() >= {"inpainting"}
+    (wide / COMPANION_FILE).write_bytes(content)
+    assert load(wide).inpainter is not None  # by its numbers
     half = save_folder(load(folder), tmp_path / "half", dtype=torch.float16)
     with torch.no_grad():
         other = load(folder)

@@ -12,7 +12,8 @@ import torch
 from sfumato.errors import ModelFileError
 from sfumato.nn.unet import UNet
 from sfumato.weights.companion import open_companion
-from sfumato.weights.component_files import COMPANION_FILE
+from sfumato.weights.companion_save import carry
+from sfumato.weights.component_files import UNET_STEM
 from sfumato.weights.load import load, open_model
 from sfumato.weights.save import save_folder
 from sfumato.weights.writing import folder_written_aside
@@ -43,7 +44,7 @@ def assemble(
 
     The model is loaded from its parts first, so what does not fit is refused as `load` refuses it. `title`, `size`
     (pixels), `steps` and `guidance` become its defaults; a `preview.json` beside `vae/` gives its preview factors.
-    `companion` is a file that was trained beside this model, put together as it is now, without one.
+    `companion` is a file that was trained beside this model, put together as now but without one.
     Raises ModelFileError where a part is missing, there twice or of another model, OutputError where the target exists.
     """
     found: dict[str, Path] = {}
@@ -76,5 +77,5 @@ def assemble(
         open_companion(companion, cast(UNet, opened.unet.part.network)).check(opened, target.name)
         with folder_written_aside(target, overwrite=overwrite) as folder:
             shutil.copytree(made, folder, dirs_exist_ok=True)
-            shutil.copyfile(companion, folder / COMPANION_FILE)
+            carry(companion, folder / "unet" / f"{UNET_STEM}.safetensors", folder)
         return target

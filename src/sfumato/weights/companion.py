@@ -4,10 +4,12 @@ It holds the first layer of the nine-channel UNet whole, and low-rank changes of
 
     conv_in.weight [C, 9, 3, 3], conv_in.bias [C], lora_unet_....lora_down.weight, .lora_up.weight, .alpha
 
-Its metadata name the UNet that it was trained beside, by the sha256 of its file; it is for no other.
+Its metadata name the UNet that it was trained beside by the sha256 of its file, and of its numbers, which stay the same
+when they are written anew or in a wider precision; it is for no other.
 """
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -22,14 +24,15 @@ from sfumato.nn.unet import UNet
 from sfumato.nn.widened import widened
 from sfumato.weights.component_files import COMPANION_FILE
 from sfumato.weights.families import inpainting_family
-from sfumato.weights.files import TensorFile, check_finite, open_file
+from sfumato.weights.files import TensorFile, check_finite, open_file, open_header
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.lora import fitting, unmatched
 from sfumato.weights.lora_file import open_lora
 from sfumato.weights.lora_names import UNET
 from sfumato.weights.opened import Opened
 
-KIND, BASE, FAMILY = "sfumato_kind", "sfumato_base_unet", "sfumato_base_family"  # in its metadata
+KIND, FAMILY = "sfumato_kind", "sfumato_base_family"  # in its metadata
+BASE, NUMBERS = "sfumato_base_unet", "sfumato_base_numbers"  # the sha256 of the UNet's file, and of its numbers
 WHAT = "inpainting companion"
 WEIGHT, BIAS = "conv_in.weight", "conv_in.bias"
 
@@ -69,7 +72,7 @@ class Companion:
         LoRAs of the model count in it as they do in the model. Raises WeightsError for a companion of another UNet or
         one that does not fit, ModelFileError for a damaged one.
         """
-        self.check_base(base_digest(model), model.name)
+        self.check_base(base_digest(model), unet_files(model), model.name)
         files = {**model.files, COMPANION: self.files}
         return replace(
             model,
@@ -79,9 +82,9 @@ class Companion:
             companion=None,
         )
 
-    def check_base(self, digest: str, name: str) -> None:
-        """Raise WeightsError unless this is the sha256 of the UNet that it is for; `name` is the model's."""
-        if digest != self.base:
+    def check_base(self, digest: str, unet: tuple[Path, ...], name: str) -> None:
+        """Raise WeightsError unless it is for the UNet with this sha256, in these files; `name` is the model's."""
+        if not is_for(self.tensors, digest, unet):
             raise WeightsError(
                 f"{self.files[0]} was trained beside another UNet (sha256 {self.base[:12]}, of the family "
                 f"{self.tensors.metadata.get(FAMILY, '')!r}) than that of {name} ({digest[:12]}). Put the one that "
@@ -90,7 +93,8 @@ class Companion:
 
     def check(self, opened: Opened, name: str) -> None:
         """Raise WeightsError unless it is for the UNet of a model that is not read yet, and fits it."""
-        self.check_base(hash_files(opened.unet.tensors.paths), name)
+        paths = opened.unet.tensors.paths
+        self.check_base(hash_files(paths), paths, name)
         unet = cast(UNet, opened.unet.part.network)
         self.first_layer(widened(unet))
         self.changes(unet)
@@ -195,6 +199,26 @@ def inpainter(model: Model, path: Path | str) -> Model:
     It shares with the first all tensors that are not changed.
     """
     return open_companion(Path(path), model.unet).inpainter(model)
+
+
+def is_for(companion: TensorFile, digest: str, unet: tuple[Path, ...]) -> bool:
+    """Say whether a companion is for the UNet with this sha256, or else with the numbers of these files, if any."""
+    told = companion.metadata.get(NUMBERS)
+    return digest == base_of(companion) or (bool(unet) and told is not None and told == numbers_digest(unet))
+
+
+def numbers_digest(paths: tuple[Path, ...]) -> str:
+    """Return the sha256 of the tensors of a network's files: of names, shapes and numbers in float32, not of types."""
+    tensors, digest = TensorFile([open_header(path) for path in paths]), sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}|{list(tensors.infos[name].shape)}|".encode())
+        digest.update(tensors[name].float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def unet_files(model: Model) -> tuple[Path, ...]:
+    """Return the files that hold a model's UNet alone; none where it was made in memory or lies in a checkpoint."""
+    return model.files.get(UNET, ()) if model.hash_files is not None else ()
 
 
 def base_digest(model: Model) -> str:

@@ -10,11 +10,24 @@ import torch
 from torch import nn
 
 from sfumato.errors import OutputError
-from sfumato.model import Companion, Model
+from sfumato.model import Model
 from sfumato.nn.lora import Adapters
-from sfumato.weights.companion import BASE, BIAS, FAMILY, KIND, WEIGHT, WHAT, base_digest
+from sfumato.weights.companion import (
+    BASE,
+    BIAS,
+    FAMILY,
+    KIND,
+    NUMBERS,
+    WEIGHT,
+    WHAT,
+    base_digest,
+    base_of,
+    is_for,
+    numbers_digest,
+    unet_files,
+)
 from sfumato.weights.component_files import COMPANION_FILE
-from sfumato.weights.files import is_finite
+from sfumato.weights.files import is_finite, open_file
 from sfumato.weights.lora_names import UNET
 from sfumato.weights.lora_save import file_bytes, kohya_tensors, stored
 from sfumato.weights.writing import written_aside
@@ -50,27 +63,26 @@ def save_companion(
         if not is_finite(tensor):
             raise OutputError(f"{path}: {name!r} is not finite in {tensor.dtype}; use bfloat16 or float32.")
     told = {"format": "pt", **(metadata or {}), KIND: WHAT, FAMILY: base.family.name, BASE: base_digest(base)}
+    if unet_files(base):
+        told[NUMBERS] = numbers_digest(unet_files(base))
     with written_aside(path, overwrite=overwrite) as aside:
         aside.write_bytes(file_bytes(tensors, told))
     return path
 
 
-def carry(companion: Companion, unet: Path, folder: Path) -> None:
-    """Copy a companion into a model's folder that is being written, if `unet` there is the file that it is for.
+def carry(companion: Path, unet: Path, folder: Path) -> None:
+    """Put a companion into a model's folder that is being written, if `unet` there is the UNet that it is for.
 
-    Otherwise it is left out, which is logged.
+    Where that is another file with the same numbers, its metadata name that file. Otherwise it is left out, which is
+    logged.
     """
-    if is_base(companion, unet):
-        shutil.copyfile(companion.files[0], folder / COMPANION_FILE)
+    with unet.open("rb") as file:  # not by what is remembered of files: this one lies here for a moment only
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    tensors = open_file(companion)
+    if digest == base_of(tensors):
+        shutil.copyfile(companion, folder / COMPANION_FILE)
+    elif is_for(tensors, digest, (unet,)):
+        told = {**tensors.metadata, BASE: digest}
+        (folder / COMPANION_FILE).write_bytes(file_bytes({name: tensors[name] for name in tensors}, told))
     else:
-        log.warning(
-            "%s is left out: it is for the UNet as it was (sha256 %s), which is written as another file here",
-            companion.files[0],
-            companion.base[:12],
-        )
-
-
-def is_base(companion: Companion, unet: Path) -> bool:
-    """Say whether a file is the UNet that a companion is for; hashed anew, as it may lie there for a moment only."""
-    with unet.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == companion.base
+        log.warning("%s is left out: what is written here is another UNet than the one that it is for", companion)

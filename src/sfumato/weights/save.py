@@ -94,7 +94,7 @@ def write_folder(
         file = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
         write_network(name, folder / name / file)
         if name == "unet" and variant is None and model.companion is not None:
-            carry(model.companion, folder / name / file, folder)
+            carry(model.companion.files[0], folder / name / file, folder)
     for name, tokenizer in zip(text_names(model.family.text), model.text.tokenizers, strict=True):
         tokenizer.save(folder / name.replace("text_encoder", "tokenizer"))
 
