@@ -80,7 +80,10 @@ class Fixed:
         self.networks, self.predict, self.made, self.device = {"unet": network}, predict, made, device
         self.last: Tensor | None = None
 
-    def loss(self, part: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def inputs(self, part: Any) -> None:
+        return None
+
+    def loss(self, part: Any, inputs: None) -> tuple[Tensor, dict[str, float | Tensor]]:
         batch = self.made[part.step % len(self.made)]
         with torch.autocast(self.device.type, torch.bfloat16):
             output = self.predict(batch).float()
@@ -106,6 +109,7 @@ def in_our_loop(
     from sfumato.train.config import OptimizerConfig, RunConfig, TrainConfig
     from sfumato.train.journal import Journal
     from sfumato.train.loop import Training
+    from sfumato.train.plan import Coming
     from sfumato.train.ranks import Ranks
 
     config = TrainConfig(
@@ -115,10 +119,11 @@ def in_our_loop(
     task = Fixed(network, predict, made, device)
     training, progress = Training(task, config, Ranks(), None), Progress()
     journal = Journal(config, progress, Ranks(), None)
+    made_ahead = ((part, task.inputs(part)) for part in Coming(config.run, 0, 0))
 
     def step() -> Tensor | None:
         nonlocal progress
-        progress = training.step(progress, journal)
+        progress = training.step(progress, journal, made_ahead)
         return task.last
 
     return step

@@ -30,8 +30,11 @@ class Line:
     def networks(self) -> dict[str, nn.Module]:
         return {"line": self.network}
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
-        x = part.normal(1, (3,))
+    def inputs(self, part: Pass) -> Tensor:
+        return part.normal(1, (3,))
+
+    def loss(self, part: Pass, inputs: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+        x = inputs
         loss = ((self.network(x) - x[:, :2] * 2) ** 2).mean()
         return loss, {"loss": loss.detach()}
 
@@ -64,12 +67,12 @@ class Interrupted(Line):
         super().__init__(config)
         self.at = at
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(self, part: Pass, inputs: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         if part.step == self.at:
             import signal
 
             signal.raise_signal(signal.SIGINT)
-        return super().loss(part)
+        return super().loss(part, inputs)
 
 
 def test_a_run_that_was_interrupted_twice_ends_with_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:

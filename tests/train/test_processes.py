@@ -186,9 +186,9 @@ from sfumato.train.config import read_config
 from sfumato.train.text import TextTask
 
 class Otherwise(TextTask):
-    def loss(self, part):
+    def loss(self, part, inputs):
         {first}
-        return super().loss(part)
+        return super().loss(part, inputs)
 
 config = read_config(Path(sys.argv[1]))
 loop.run(Otherwise(config), config, resume=True)

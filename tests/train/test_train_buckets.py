@@ -62,7 +62,8 @@ def test_each_microbatch_has_the_pictures_and_the_size_of_its_bucket(
         batch = task.draw(part)
         (size,) = {task.samples.bucket(index) for index in batch.indices}
         assert batch.clean.shape == (2, 4, size[1] // stride, size[0] // stride)
-        told = task.conditioning(task.captions(batch), size)
+        assert batch.said is not None
+        told = task.conditioning(batch.said, size)
         if kind == "sdxl":
             assert told.size is not None
             assert told.size.tolist() == [[size[1], size[0], 0, 0, size[1], size[0]]] * 2

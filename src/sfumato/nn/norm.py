@@ -15,7 +15,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to the same."""
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.ndim == 4 and torch.is_grad_enabled():
+        slow = x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.ndim == 4
+        if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():  # which writes a kernel of its own
             return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-any-return, no-untyped-call]
         return super().forward(x)
 

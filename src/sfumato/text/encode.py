@@ -60,6 +60,10 @@ class Conditioning:
         some = self._each(lambda tensor: tensor[pictures])
         return replace(some, adders=tuple(each[pictures] for each in self.adders))
 
+    def take(self, rows: Tensor) -> "Conditioning":
+        """That of the pictures with these numbers, [N], without adders."""
+        return self._each(lambda tensor: tensor[rows])
+
     def expand(self, count: int) -> "Conditioning":
         """The same for `count` pictures, from that of one, without adders. Raises ValueError if there are several."""
         if len(self) != 1:
@@ -255,10 +259,19 @@ class TextStack:
         ids = torch.tensor([*(original or (height, width)), *crop, *last], dtype=torch.float32)
         return replace(conditioning, size=ids.to(conditioning.context.device).repeat(len(conditioning), 1))
 
-    def encode_with_gradients(self, prompts: Sequence[str], *, dialect: Dialect = "plain") -> Conditioning:
-        """As `encode`, for training: all chunks go through an encoder at a time, and gradients can be taken."""
-        rows = max(1, 2 * len(prompts))
-        return self._encode(prompts, dialect=dialect, clip_skip=0, rows=rows)
+    def ids(self, captions: Sequence[str]) -> tuple[Tensor, ...]:
+        """Plain captions as each encoder takes them, [B, 77] int64: cut to one chunk, as in all training of SD."""
+        rows = [
+            [_divided(mixture(text, "plain"), tokenizer, "plain", 1)[0][0].ids for text in captions]
+            for tokenizer in self.tokenizers
+        ]
+        return tuple(torch.tensor(some) for some in rows)
+
+    def encode_ids(self, ids: Sequence[Tensor]) -> Conditioning:
+        """The conditioning of chunks [B, 77] for each encoder, all at a time; gradients can be taken."""
+        found = [_states(encoder, some, self.rules) for encoder, some in zip(self.encoders, ids, strict=True)]
+        contexts, pooled = zip(*found, strict=True)
+        return Conditioning(torch.cat(contexts, dim=-1), pooled[-1] if self.rules.pooled else None)
 
     def _encode(self, prompts: Sequence[str | None], *, dialect: Dialect, clip_skip: int, rows: int) -> Conditioning:
         """As `encode`; a prompt that is None gives zeros. At least one must not be None."""
@@ -341,7 +354,7 @@ class _States:
 
     def __init__(self, encoder: TextEncoder, tokenizer: Tokenizer, rules: TextRules, clip_skip: int) -> None:
         self.tokenizer = tokenizer
-        self._encoder, self._rules, self._skip = encoder, rules, rules.skip + clip_skip
+        self._encoder, self._rules, self._skip = encoder, rules, clip_skip
         self._found: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
     def encode(self, ids: Sequence[tuple[int, ...]], rows: int) -> None:
@@ -366,9 +379,18 @@ class _States:
         if hidden:
             seen = torch.ones(len(some), len(some[0]), dtype=torch.bool, device=device)
             seen[:, list(hidden)] = False
-        states = self._encoder(torch.tensor(some, device=device), seen)
-        state = states.hidden[-1 - self._skip]
-        if self._rules.final_norm:
-            state = states.last if self._skip == 0 else self._encoder.final_norm(state)
+        state, pooled = _states(self._encoder, torch.tensor(some), self._rules, self._skip, seen)
         keys = [(ids, hidden) for ids in some]
-        self._found.update(zip(keys, zip(state, states.pooled, strict=True), strict=True))
+        self._found.update(zip(keys, zip(state, pooled, strict=True), strict=True))
+
+
+def _states(
+    encoder: TextEncoder, ids: Tensor, rules: TextRules, clip_skip: int = 0, seen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The states of chunks [B, 77] that the rules name, [B, 77, D], and their pooled vectors, [B, P]."""
+    skip = rules.skip + clip_skip
+    states = encoder(ids.to(next(encoder.parameters()).device), seen)
+    state = states.hidden[-1 - skip]
+    if rules.final_norm:
+        state = states.last if skip == 0 else encoder.final_norm(state)
+    return state, states.pooled

@@ -5,7 +5,12 @@ from pathlib import Path
 
 KINDS = ("autoencoder", "text", "unet", "lora", "inversion", "inpainting", "reader")
 # Sections of a configuration that only some recipes read.
-SECTIONS = {"lora": ("lora",), "prior": ("lora", "unet"), "inversion": ("inversion",), "inpainting": ("inpainting",)}
+SECTIONS = {
+    "lora": ("lora", "inpainting"),
+    "prior": ("lora", "unet"),
+    "inversion": ("inversion",),
+    "inpainting": ("inpainting",),
+}
 
 
 def run_training(

@@ -15,7 +15,7 @@ from sfumato.preview import fit_factors
 from sfumato.train.adversary import Discriminator, adaptive_weight, hinge, judge
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import open_samples, shown
-from sfumato.train.device import autocast, channels_last, pick_device
+from sfumato.train.device import autocast, channels_last, compile_if_asked, pick_device
 from sfumato.train.division import divide
 from sfumato.train.parts import read_part, start_folder, write_part
 from sfumato.train.perceptual import perceptual
@@ -63,6 +63,7 @@ class AutoencoderTask:
         self.samples = open_samples(config.data)
         self.division = divide(self.samples, config.data)
         self.network = channels_last(self._network().to(self.device))
+        compile_if_asked(config.run, self.network.encoder, self.network.decoder)
         self.distance = perceptual(self.weights.features).to(self.device) if self.weights.perceptual else None
         with seeded(config.run.seed + 1):
             self.discriminator = Discriminator().to(self.device) if self.weights.adversarial else None
@@ -87,13 +88,17 @@ class AutoencoderTask:
         networks: dict[str, nn.Module] = {"autoencoder": self.network}
         return {**networks, "discriminator": self.discriminator} if self.discriminator else networks
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def inputs(self, part: Pass) -> Tensor:
+        """The pictures of a pass, cut, [B, 3, H, W]."""
         indices = self.division.indices(self.config.data.seed, part.numbers)
         pixels = self.samples.pictures(indices, part.numbers)
         if self.weights.crop:
             draws = zip(torch.split(pixels, part.size), part.generators(CROP), strict=True)
             pixels = torch.cat([busier_crops(some, self.weights.crop, draw) for some, draw in draws])
-        pixels = pixels.to(self.device, memory_format=torch.channels_last)
+        return pixels
+
+    def loss(self, part: Pass, inputs: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+        pixels = inputs.to(self.device, memory_format=torch.channels_last)
         with autocast(self.config.run, self.device):
             with torch.set_grad_enabled(not self.weights.decoder_only):
                 posterior = self.network.encode(pixels)

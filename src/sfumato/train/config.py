@@ -34,6 +34,8 @@ class RunConfig:
     recompute: bool = (
         False  # a UNet's activations in the backward pass instead of keeping them: less memory, a third slower
     )
+    compile: bool = False  # networks by torch.compile: minutes before the first step, then faster ones
+    workers: int = -1  # processes that make inputs ahead; -1 = none beside a CPU that trains, else all cores but one
     shard: bool = False  # weights, gradients and optimizer divided among the processes (FSDP2)
     ema: float = 0.999  # per step, with warm-up (1 + n) / (10 + n)
     log_every: int = 20
@@ -83,6 +85,7 @@ class DataConfig:
     buckets: bool = False  # pictures keep their shape, each in the size nearest to it; else squares from the middle
     pool: int = 0  # how many different samples there are; 0 = endless (world) or all (pictures)
     validation: int = 0  # samples that are kept out of training and that the validation loss is taken on
+    keep: bool = field(default=False, repr=False)  # pictures stay in the device's memory, in 8 bits
     mirror: bool = False  # half of the pictures left to right; not where captions name sides
     counts: tuple[float, ...] = (1.0,)  # shares of scenes with 1, 2, ... things
     seed: int = 1
@@ -109,11 +112,11 @@ class TrainConfig:
 
     def fingerprint(self) -> str:
         """What may not change when a run is resumed, as JSON: all but lengths, places, division and reporting."""
-        free = {"output", "steps", "device", "accumulate", "recompute", "shard", "keep", "tensorboard"}
-        free |= {"log_every", "validate_every", "save_every", "sheet_every"}
+        free = {"output", "steps", "device", "accumulate", "recompute", "compile", "workers", "shard"}
+        free |= {"keep", "tensorboard", "log_every", "validate_every", "save_every", "sheet_every"}
         value = dataclasses.asdict(self)
         value["run"] = {key: item for key, item in value["run"].items() if key not in free}
-        for key in ("caption", "buckets"):  # as it was before there were such keys
+        for key in ("caption", "buckets", "keep"):  # as it was before there were such keys
             if not value["data"][key]:
                 del value["data"][key]
         if not self.optimizer.rates:

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,9 +17,11 @@ from sfumato.diffusion.wrappers import guide_doubled
 from sfumato.errors import ConfigError
 from sfumato.text.encode import Conditioning, stack
 from sfumato.train import prior
+from sfumato.train.ahead import ahead, count_workers
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import Samples, World, open_samples, shown
-from sfumato.train.device import autocast, pick_device
+from sfumato.train.data.kept import Kept
+from sfumato.train.device import autocast, compile_if_asked, pick_device
 from sfumato.train.division import divide, in_buckets
 from sfumato.train.foundation import Foundation, foundation
 from sfumato.train.latents import cached_latents
@@ -29,14 +32,24 @@ from sfumato.train.sheet import contact_sheet
 POSTERIOR, NOISE, TIMESTEP, DROPOUT, MIRROR, OFFSET, VALIDATION = range(1, 8)  # purposes of the keyed generators
 SHEET_SHAPE, SHEET_STEPS, SHEET_GUIDANCE = (2, 8), 20, 3.0
 LEVELS = 10  # noise levels that the validation loss is taken at
+SCENES = 256  # scenes that are drawn at a time
 REMEMBERED = 1 << 30  # bytes of encoded captions that are kept
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The samples of a pass: indices into the data, clean latents, noise and timesteps, and who sees no words.
+class Said:
+    """Captions of B samples: the different texts, their ids [U, L] for each text encoder, and which is whose, [B]."""
 
-    `mirrored`: whose picture is seen in a mirror; None for nobody's.
+    texts: list[str]
+    ids: tuple[Tensor, ...]
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples of a pass: indices into the data, clean latents, noise and timesteps, words and who sees none.
+
+    `mirrored`: whose picture is seen in a mirror; None for nobody's. `shown` is what a recipe's `extra_input` is of.
     """
 
     indices: list[int]
@@ -46,6 +59,8 @@ class Batch:
     dropped: Tensor
     part: Pass
     mirrored: Tensor | None = None
+    said: Said | None = None
+    shown: Any = None
 
 
 class Denoising(ABC):
@@ -62,10 +77,10 @@ class Denoising(ABC):
         self.samples: Samples = open_samples(config.data)
         if self.samples.length == 0:
             raise ConfigError("data.pool must be set: a UNet is trained on latents that are encoded once.")
-        world = isinstance(self.samples, World)
-        if self.loss_config.layout and not world:
+        self.world = self.samples if isinstance(self.samples, World) else None
+        if self.loss_config.layout and self.world is None:
             raise ConfigError("loss.layout needs data.source = 'world'; for a folder leave it at 0.")
-        if config.data.mirror and world:
+        if config.data.mirror and self.world is not None:
             raise ConfigError("data.mirror: captions of the drawn world name left and right; leave it out.")
         self.division = in_buckets(
             divide(self.samples, config.data),
@@ -77,9 +92,16 @@ class Denoising(ABC):
         self.objective = self.base.objective
         if self.prior is not None:
             self._add_class(self.prior)
-        needed = self.samples.length + len(self.division.held) if world else self.samples.length
+        needed = self.samples.length + (len(self.division.held) if self.world is not None else 0)
+        if self.world is not None:
+            chunks = [range(at, min(at + SCENES, needed)) for at in range(0, needed, SCENES)]
+            drawn = ahead(self.world.scenes, chunks, count_workers(config.run, self.device))
+            self.world.held = [each for some in drawn for each in some]
+        if config.data.keep:
+            self.samples = Kept(self.samples, needed, config.run, self.device)
         self.latents = cached_latents(self.base.autoencoder, self.samples, needed, config, self.device)
         self._encoded: dict[str, Conditioning] = {}
+        compile_if_asked(config.run, self.base.unet)
 
     def _add_class(self, settings: prior.PriorConfig) -> None:
         assert self.base.model is not None
@@ -128,18 +150,23 @@ class Denoising(ABC):
         """Further terms of the loss, means over the samples, by the name of their weight in the loss's settings."""
         return {}
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def inputs(self, part: Pass) -> list[Batch]:
+        """The samples of a pass; where they have several sizes, those of each microbatch."""
+        parts = [part] if part.count == 1 or self.division.of_one_size else part.microbatches
+        return [self.draw(each) for each in parts]
+
+    def loss(self, part: Pass, inputs: list[Batch]) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The weighted squared error, a mean over the samples; figures for low, middle and high noise beside it."""
-        if part.count == 1 or self.division.of_one_size:
-            return self._loss(part)
-        losses, told = zip(*(self._loss(each) for each in part.microbatches), strict=True)
+        if len(inputs) == 1:
+            return self._loss(inputs[0])
+        losses, told = zip(*(self._loss(each) for each in inputs), strict=True)
         figures: dict[str, float | Tensor] = {name: sum(each[name] for each in told) / part.count for name in told[0]}
         return torch.stack(losses).mean(), figures
 
-    def _loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
-        batch = self.draw(part)
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         sigma = self.objective.sigmas[batch.timestep]
-        told = self.conditioning(self.captions(batch), self.samples.bucket(batch.indices[0]), batch.dropped)
+        assert batch.said is not None
+        told = self.conditioning(batch.said, self.samples.bucket(batch.indices[0]))
         errors = self.errors(batch, sigma, told)
         weight = self.objective.weight(sigma).to(self.device)
         importance = self.importance(batch)
@@ -149,7 +176,7 @@ class Denoising(ABC):
         for name, term in auxiliary.items():
             total = total + getattr(self.loss_config, name) * term
         figures: dict[str, float | Tensor] = {
-            **self._apart(errors.detach(), part),
+            **self._apart(errors.detach(), batch.part),
             "loss": total.detach(),
             "mse": errors.detach().mean(),
             "dropped": batch.dropped.float().mean(),
@@ -178,7 +205,8 @@ class Denoising(ABC):
             noise = noise + self.loss_config.noise_offset * part.normal(OFFSET, (clean.shape[1], 1, 1))
         timestep = self.objective.timesteps(part.strata(TIMESTEP))
         dropped = part.uniform(DROPOUT) < self.loss_config.drop
-        return Batch(indices, clean, noise, timestep, dropped, part, mirrored)
+        batch = Batch(indices, clean, noise, timestep, dropped, part, mirrored)
+        return replace(batch, said=self.said(self.captions(batch), dropped))
 
     def captions(self, batch: Batch) -> list[str]:
         """A caption of each sample."""
@@ -186,10 +214,11 @@ class Denoising(ABC):
 
     def errors(self, batch: Batch, sigma: Tensor, told: Conditioning) -> Tensor:
         """The squared error of each sample, [B]."""
-        noised = network_input(batch.clean, batch.noise, sigma)
-        goal = target(self.objective.prediction, batch.clean, batch.noise, sigma).to(self.device)
+        clean, noise, level = (tensor.to(self.device) for tensor in (batch.clean, batch.noise, sigma))
+        noised = network_input(clean, noise, level)
+        goal = target(self.objective.prediction, clean, noise, level)
         extra = self.extra_input(batch)
-        seen = noised.to(self.device) if extra is None else torch.cat([noised.to(self.device), extra], dim=1)
+        seen = noised if extra is None else torch.cat([noised, extra], dim=1)
         with autocast(self.config.run, self.device):
             output = self.base.unet(
                 seen, batch.timestep.float().to(self.device), told.context, told.pooled, told.size
@@ -197,34 +226,34 @@ class Denoising(ABC):
         squared: Tensor = (output - goal) ** 2
         return squared.mean((1, 2, 3))
 
-    def conditioning(self, texts: Sequence[str], size: tuple[int, int], dropped: Tensor | None = None) -> Conditioning:
-        """What the network is told of pictures of this width and height: each caption, or no words where dropped."""
-        return self.base.sized(self._said(texts, dropped), size)
-
-    def _said(self, texts: Sequence[str], dropped: Tensor | None) -> Conditioning:
+    def said(self, texts: Sequence[str], dropped: Tensor | None = None) -> Said:
+        """Captions as the text encoders take them, no words where dropped."""
         flags = [False] * len(texts) if dropped is None else dropped.tolist()
         said = ["" if drop else text for text, drop in zip(texts, flags, strict=True)]
-        if self.text_is_trained and torch.is_grad_enabled():
-            with autocast(self.config.run, self.device):
-                return self._floats(self.base.text.encode_with_gradients(said))
-        new = list(dict.fromkeys(text for text in said if text not in self._encoded))
+        different = {text: row for row, text in enumerate(dict.fromkeys(said))}
+        return Said(list(different), self.base.text.ids(list(different)), torch.tensor([different[t] for t in said]))
+
+    def conditioning(self, said: Said, size: tuple[int, int]) -> Conditioning:
+        """What the network is told of pictures of this width and height."""
+        return self.base.sized(self._encode(said).take(said.rows.to(self.device)), size)
+
+    def _encode(self, said: Said) -> Conditioning:
+        """What the text encoders make of the different texts."""
+        learns = self.text_is_trained and torch.is_grad_enabled()
+        if self.text_is_trained or self.world is not None:  # those of the drawn world do not come again
+            return self._states(said.ids, learns)
+        new = [row for row, text in enumerate(said.texts) if text not in self._encoded]
         held = self._encoded
         if new:
-            with torch.no_grad(), autocast(self.config.run, self.device):
-                fresh = self._floats(self.base.text.encode_with_gradients(new))
-            held = {**self._encoded, **{text: fresh[at : at + 1] for at, text in enumerate(new)}}
-            if self._remembers(held, fresh):
+            fresh = self._states(tuple(ids[new] for ids in said.ids), False)
+            held = {**held, **{said.texts[row]: fresh[at : at + 1] for at, row in enumerate(new)}}
+            if len(held) * fresh.context[0].numel() * 4 < REMEMBERED:
                 self._encoded = held
-        return stack([held[text] for text in said])
+        return stack([held[text] for text in said.texts])
 
-    def _remembers(self, held: dict[str, Conditioning], one: Conditioning) -> bool:
-        """Are encoded captions worth keeping: do they come again, and do they fit?"""
-        fixed = not isinstance(self.samples, World) and not self.text_is_trained
-        return fixed and len(held) * one.context[0].numel() * 4 < REMEMBERED
-
-    @staticmethod
-    def _floats(told: Conditioning) -> Conditioning:
-        return told.to(dtype=torch.float32)
+    def _states(self, ids: Sequence[Tensor], learns: bool) -> Conditioning:
+        with torch.set_grad_enabled(learns), autocast(self.config.run, self.device):
+            return self.base.text.encode_ids(ids).to(dtype=torch.float32)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -254,7 +283,8 @@ class Denoising(ABC):
             [torch.randn(shape, generator=generator(self.config.run.seed, level, i, VALIDATION)) for i in indices]
         )
         batch = Batch(indices, clean, noise, timestep[:count], torch.zeros(count, dtype=torch.bool), part)
-        told = self.conditioning(self.samples.captions(indices, [0] * count), self.samples.bucket(indices[0]))
+        said = self.said(self.samples.captions(indices, [0] * count))
+        told = self.conditioning(said, self.samples.bucket(indices[0]))
         return self.errors(batch, self.objective.sigmas[batch.timestep], told)
 
     @torch.no_grad()
@@ -265,7 +295,7 @@ class Denoising(ABC):
         indices = shown(self.samples, count)
         size = self.samples.bucket(indices[0])
         texts = self.samples.captions(indices, range(count))
-        told = stack([self.conditioning([""] * count, size), self.conditioning(texts, size)])
+        told = stack([self.conditioning(self.said(each), size) for each in ([""] * count, texts)])
         extra = self.sheet_input(indices)
 
         def network(x: Tensor, timestep: Tensor) -> Tensor:

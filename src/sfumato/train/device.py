@@ -36,3 +36,15 @@ def autocast(config: RunConfig, device: torch.device) -> AbstractContextManager[
 def channels_last(network: N) -> N:
     """The network with its convolutions in the memory order that is fastest on CPUs and CUDA."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def uncompiled(config: RunConfig) -> AbstractContextManager[object]:
+    """A context in which nothing is compiled anew: for what has other shapes than training, and comes seldom."""
+    return torch.compiler.set_stance("force_eager") if config.compile else nullcontext()
+
+
+def compile_if_asked(config: RunConfig, *networks: nn.Module) -> None:
+    """Compiles networks in place where `run.compile` says so; their state dicts stay as they are."""
+    if config.compile:
+        for network in networks:
+            network.compile(dynamic=False)  # a size each time is compiled by itself, at full speed

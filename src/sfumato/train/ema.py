@@ -18,9 +18,8 @@ class Average:
         """Moves towards the current weights by 1 - min(decay, (1 + step) / (10 + step))."""
         rate = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, network in networks.items():
-            parameters = dict(network.named_parameters())
-            averages = self.weights[name]
-            torch._foreach_lerp_(list(averages.values()), [parameters[key].detach() for key in averages], rate)
+            weights = [parameter.detach() for parameter in network.parameters()]  # in the order of named_parameters
+            torch._foreach_lerp_(list(self.weights[name].values()), weights, rate)
 
     @torch.no_grad()
     def swap(self, networks: Mapping[str, nn.Module]) -> None:

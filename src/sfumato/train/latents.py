@@ -12,14 +12,16 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError
 from sfumato.nn.autoencoder import Autoencoder
+from sfumato.train.ahead import ahead, count_workers
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import Samples
 from sfumato.train.data.buckets import Size
+from sfumato.train.data.kept import Kept
 from sfumato.train.device import autocast
 
 log = logging.getLogger(__name__)
 
-CHUNK = 32  # pictures encoded at a time
+CHUNK, CHUNK_ON_DEVICE = 32, 256  # pictures encoded at a time: on a CPU, and elsewhere
 
 
 Held = dict[str, Tensor]
@@ -93,16 +95,18 @@ def _encoded(
     autoencoder: Autoencoder, samples: Samples, indices: Sequence[int], config: TrainConfig, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     means, stds = [], []
+    size = CHUNK if device.type == "cpu" else CHUNK_ON_DEVICE
+    chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
+    workers = 0 if isinstance(samples, Kept) else count_workers(config.run, device)
     for mirrored in (False, True) if config.data.mirror else (False,):
-        for first in range(0, len(indices), CHUNK):
-            pixels = samples.in_bucket(indices[first : first + CHUNK])
+        for number, pixels in enumerate(ahead(samples.in_bucket, chunks, workers)):
             pixels = pixels.flip(-1) if mirrored else pixels
             with torch.inference_mode(), autocast(config.run, device):
                 posterior = autoencoder.encode(pixels.to(device, memory_format=torch.channels_last))
             means.append(posterior.mean.half().cpu())
             stds.append(posterior.std.half().cpu())
-            if first % (CHUNK * 64) == 0:
-                log.info("Encoded %d of %d pictures.", first, len(indices))
+            if number % 64 == 0:
+                log.info("Encoded %d of %d pictures.", number * size, len(indices))
     return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
 

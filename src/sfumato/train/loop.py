@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,12 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 from sfumato.errors import CheckpointError
 from sfumato.nn.unet import UNet
 from sfumato.train import checkpoint, sharded
+from sfumato.train.ahead import ahead, count_workers
 from sfumato.train.checkpoint import Progress, State
 from sfumato.train.config import TrainConfig
+from sfumato.train.device import uncompiled
 from sfumato.train.ema import Average
 from sfumato.train.journal import Journal, Report
 from sfumato.train.optimizer import learning_rate, make_optimizer, make_scaler, set_rate, trained
-from sfumato.train.plan import Pass, passes
+from sfumato.train.plan import Coming, Pass, passes
 from sfumato.train.ranks import Ranks, joined, whole
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,11 @@ class Task(Protocol):
         """The networks that are trained, by name, already on their device."""
         ...
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def inputs(self, part: Pass) -> Any:
+        """What the loss of a pass needs beside the networks: made on the CPU, perhaps in another process."""
+        ...
+
+    def loss(self, part: Pass, inputs: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The mean loss over the samples of a pass, and figures for the log."""
         ...
 
@@ -65,8 +71,8 @@ class Whole(nn.Module):
         self.networks = nn.ModuleDict(task.networks)
         self._loss = task.loss
 
-    def forward(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
-        return self._loss(part)
+    def forward(self, part: Pass, inputs: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
+        return self._loss(part, inputs)
 
 
 def run(task: Task, config: TrainConfig, *, resume: bool = False, report: Report | None = None) -> Progress:
@@ -98,11 +104,13 @@ class Training:
         if ranks.size > 1 and not self.divided:
             self.whole = DistributedDataParallel(self.whole, broadcast_buffers=False)
         self.parameters = trained(networks)
+        self.workers = count_workers(config.run, self.parameters[0].device)
         self.optimizer = make_optimizer(config.optimizer, networks)
         self.scaler = make_scaler(config.run, self.parameters)
         self.average = Average(networks, config.run.ema)
         self.state = State(networks, self.average, self.optimizer, config.fingerprint(), self.scaler)
         self.saving: Saving | None = None
+        self.norm: tuple[int, Tensor] | None = None  # the last step and the norm of its gradient, not yet looked at
         self.report = report if ranks.first else None
 
     def go(self, resume: bool) -> Progress:
@@ -114,8 +122,10 @@ class Training:
         progress = checkpoint.restore(existing[-1], self.state) if existing else Progress()
         self.folder.mkdir(parents=True, exist_ok=True)
         with Journal(self.config, progress, self.ranks, self.report) as journal, _until_interrupted() as interrupted:
+            coming = Coming(run, progress.step, progress.samples, self.ranks.rank, self.ranks.size)
+            made = ahead(self._made, coming, self.workers)
             while progress.step < run.steps:
-                progress = self.step(progress, journal)
+                progress = self.step(progress, journal, made)
                 finished = progress.step == run.steps
                 stop = self.ranks.any(interrupted())
                 if progress.step % run.validate_every == 0 or finished:
@@ -131,30 +141,35 @@ class Training:
             self.with_averages(self.export)
         return progress
 
-    def step(self, progress: Progress, journal: Journal) -> Progress:
-        """One optimizer step."""
+    def _made(self, part: Pass) -> tuple[Pass, Any]:
+        return part, self.task.inputs(part)
+
+    def step(self, progress: Progress, journal: Journal, made: Iterator[tuple[Pass, Any]]) -> Progress:
+        """One optimizer step with the next of the passes and inputs that come."""
         began = time.perf_counter()
         run = self.config.run
         for network in self.state.networks.values():
-            network.train()
+            if not network.training:
+                network.train()
         rate = learning_rate(self.config.optimizer, progress.samples, run.batch, run.steps * run.batch)
         set_rate(self.optimizer, rate)
         figures: dict[str, float | Tensor] = {}
-        mine = passes(run, progress.step, progress.samples, self.ranks.rank, self.ranks.size)
-        share = sum(part.share for part in mine)
-        for part in mine:
-            with self._summed(last=part is mine[-1]):
-                loss, told = self.whole(part)
+        share = 1 / self.ranks.size
+        for at in range(run.accumulate):
+            part, inputs = next(made)
+            with self._summed(last=at == run.accumulate - 1):
+                loss, told = self.whole(part, inputs)
                 # Weighed by samples; the wrappers take the mean over processes, which is undone here.
                 self.scaler.scale(loss * (part.share * self.ranks.size)).backward()
             for name, value in told.items():
                 figures[name] = figures.get(name, 0.0) + value * (part.share / share)
         self.scaler.unscale_(self.optimizer)
         norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip))
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise CheckpointError(
-                f"The gradient is not finite at step {progress.step}; resume with a lower optimizer.rate."
-            )
+        if not self.scaler.is_enabled():
+            self.check_gradient()
+            self.norm = progress.step, norm
+            if norm.device.type == "cpu":
+                self.check_gradient()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,6 +178,17 @@ class Training:
         progress = Progress(progress.step + 1, progress.samples + run.batch, progress.seconds + seconds)
         journal.note(progress, {"gradient": norm, "rate": rate, **figures})
         return progress
+
+    def check_gradient(self) -> None:
+        """Raises CheckpointError if the last step's gradient was not finite.
+
+        Beside a device it is asked a step later, or before anything is written, so that the device need not wait.
+        """
+        if self.norm is not None and not torch.isfinite(self.norm[1]):
+            raise CheckpointError(
+                f"The gradient is not finite at step {self.norm[0]}; resume with a lower optimizer.rate."
+            )
+        self.norm = None
 
     @contextmanager
     def _summed(self, last: bool) -> Iterator[None]:
@@ -178,6 +204,7 @@ class Training:
 
     def save(self, progress: Progress) -> None:
         """A checkpoint; divided state is written while the run goes on, and settled before the next."""
+        self.check_gradient()
         self.settle()
         if self.divided:
             self.saving = Saving(self, progress)
@@ -213,7 +240,8 @@ class Training:
         for network in networks.values():
             network.eval()
         try:
-            return act()
+            with uncompiled(self.config.run):
+                return act()
         finally:
             self.average.swap(networks)
 

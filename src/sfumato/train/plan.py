@@ -92,6 +92,22 @@ def passes(run: RunConfig, step: int, seen: int, rank: int = 0, ranks: int = 1) 
     ]
 
 
+@dataclass(frozen=True)
+class Coming:
+    """The passes of a process from the step that comes after `step` steps and `seen` samples to the last."""
+
+    run: RunConfig
+    step: int
+    seen: int
+    rank: int = 0
+    ranks: int = 1
+
+    def __iter__(self) -> Iterator[Pass]:
+        for step in range(self.step, self.run.steps):
+            seen = self.seen + (step - self.step) * self.run.batch
+            yield from passes(self.run, step, seen, self.rank, self.ranks)
+
+
 def sample_indices(seed: int, numbers: Iterable[int], pool: int) -> list[int]:
     """The pool indices of the samples with these numbers in a run.
 

@@ -179,11 +179,15 @@ class ReaderTask:
     def networks(self) -> dict[str, nn.Module]:
         return {"reader": self.reader}
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def inputs(self, part: Pass) -> tuple[list[Scene], Tensor]:
+        """The scenes of a pass and their pictures, some of them worsened."""
         data = self.config.data
         scenes, renders = self._renders(sample_indices(data.seed, part.numbers, data.pool))
         draws = zip(torch.split(renders, part.size), part.generators(WORSE), strict=True)
-        pictures = torch.cat([worsen(renders, self.weights.worse, draw) for renders, draw in draws])
+        return scenes, torch.cat([worsen(renders, self.weights.worse, draw) for renders, draw in draws])
+
+    def loss(self, part: Pass, inputs: tuple[list[Scene], Tensor]) -> tuple[Tensor, dict[str, float | Tensor]]:
+        scenes, pictures = inputs
         pictures = pictures.to(self.device, memory_format=torch.channels_last)
         with autocast(self.config.run, self.device):
             heads = self.reader(pictures)

@@ -84,6 +84,15 @@ class PictureTower(nn.Module):
         return self.project(self.layers(pixels).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class Told:
+    """Captions as ids [B, 77], what they claim (of the drawn world), and their pictures [B, 3, H, W] if needed."""
+
+    ids: Tensor
+    described: list[Caption]
+    pictures: Tensor | None
+
+
 class TextTask:
     """The recipe: a vocabulary from the captions, then the encoder."""
 
@@ -118,25 +127,30 @@ class TextTask:
             trained["tower"] = self.tower
         return trained
 
-    def loss(self, part: Pass) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def inputs(self, part: Pass) -> "Told":
+        """The captions of a pass, and their pictures where they are looked at."""
         indices, draws = sample_indices(self.config.data.seed, part.numbers, self.samples.length), part.numbers
-        total = torch.zeros((), device=self.device)
-        figures: dict[str, float | Tensor] = {}
         described: list[Caption] = []
         if isinstance(self.samples, World):
             described = self.samples.described(self.samples.scenes(indices), draws)
             texts = [caption.text for caption in described]
         else:
             texts = self.samples.captions(indices, draws)
-        ids = tokenize(self.tokenizer, texts).to(self.device)
+        pictures = self.samples.pictures(indices, draws) if self.weights.contrastive else None
+        return Told(tokenize(self.tokenizer, texts), described, pictures)
+
+    def loss(self, part: Pass, inputs: "Told") -> tuple[Tensor, dict[str, float | Tensor]]:
+        total = torch.zeros((), device=self.device)
+        figures: dict[str, float | Tensor] = {}
+        ids = inputs.ids.to(self.device)
         with autocast(self.config.run, self.device):
             states = self.encoder(ids)
             if self.weights.claims:
-                loss, right = self._claims(states.last, ids, described, part)
+                loss, right = self._claims(states.last, ids, inputs.described, part)
                 total = total + self.weights.claims * loss
                 figures |= {"claims": loss.detach(), "right": right}
-            if self.weights.contrastive:
-                pictures = self.tower(self.samples.pictures(indices, draws).to(self.device))
+            if inputs.pictures is not None:
+                pictures = self.tower(inputs.pictures.to(self.device))
                 # Within a microbatch, so that the sum over the step does not depend on how it is divided.
                 halves = zip(
                     torch.split(states.pooled.float(), part.size), torch.split(pictures.float(), part.size), strict=True

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sfumato.scenes.render import layout
+from sfumato.train.ahead import ahead, count_workers
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import World
 from sfumato.train.denoising import Batch, Denoising
@@ -15,6 +17,8 @@ from sfumato.train.layout import LayoutHead, layout_loss
 from sfumato.train.parts import write_part
 from sfumato.train.plan import seeded
 from sfumato.weights.save import save_folder
+
+CHUNK = 256  # scenes whose layouts are found at a time
 
 
 class UNetTask(Denoising):
@@ -28,16 +32,24 @@ class UNetTask(Denoising):
         self.head: LayoutHead | None = None
         self.features: Tensor | None = None
         if self.loss_config.layout:
-            assert isinstance(self.samples, World)
+            assert self.world is not None
             with seeded(config.run.seed):
                 self.head = LayoutHead(self.network.config.block_out_channels[0]).to(self.device)
             self.network.up_blocks[-1].register_forward_hook(self._keep)
-            scenes = self.samples.scenes(range(self.samples.length))
-            self.kinds, self.colours = layout(scenes, self.latents.shape(0)[-1])
+            self.kinds, self.colours = self._layouts(self.world)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         return {"unet": self.network, "head": self.head} if self.head else {"unet": self.network}
+
+    def _layouts(self, world: World) -> tuple[Tensor, Tensor]:
+        """What each latent cell of every scene shows: kinds and colours, [N, h, w]."""
+        side = self.latents.shape(0)[-1]
+        chunks = [range(at, min(at + CHUNK, world.length)) for at in range(0, world.length, CHUNK)]
+        workers = count_workers(self.config.run, self.device)
+        parts = ahead(lambda chunk: layout(world.scenes(chunk), side), chunks, workers)
+        kinds, colours = zip(*parts, strict=True)
+        return torch.cat(kinds), torch.cat(colours)
 
     def auxiliary(self, batch: Batch) -> dict[str, Tensor]:
         if self.head is None or self.features is None:

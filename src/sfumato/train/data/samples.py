@@ -77,10 +77,14 @@ class World:
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.length = config.pool
+        self.held: Sequence[Scene] = ()  # the first scenes, where they are drawn once for all
 
     def scenes(self, indices: Sequence[int]) -> list[Scene]:
         """The scenes themselves, for recipes that are taught more than pictures and words."""
-        return [scene(self.config.seed, index, counts=self.config.counts) for index in indices]
+        return [self.held[index] if index < len(self.held) else self._drawn(index) for index in indices]
+
+    def _drawn(self, index: int) -> Scene:
+        return scene(self.config.seed, index, counts=self.config.counts)
 
     def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
         return render(self.scenes(indices), self.config.size)

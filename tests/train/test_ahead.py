@@ -1,0 +1,75 @@
+"""Inputs that other processes make ahead: the same ones, in order, whoever makes them."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_loop import Interrupted, Line, configuration, weights
+
+from sfumato.errors import DataError
+from sfumato.train import loop
+from sfumato.train.ahead import ahead, count_workers
+from sfumato.train.config import RunConfig
+from sfumato.train.plan import Coming, passes
+
+CPU, OTHER = torch.device("cpu"), torch.device("meta")
+
+
+def run_of(**values: int) -> RunConfig:
+    return RunConfig(output="run", steps=5, batch=4, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_made_ahead_comes_in_order_and_from_elsewhere(workers: int) -> None:
+    def make(number: int) -> tuple[int, int]:
+        return number * number, os.getpid()
+
+    before = torch.random.get_rng_state()
+    made = list(ahead(make, range(20), workers))
+    assert [square for square, _ in made] == [number * number for number in range(20)]
+    makers = {maker for _, maker in made}
+    assert makers == {os.getpid()} if workers == 0 else len(makers) == 2 and os.getpid() not in makers
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_is_raised_where_its_result_is_awaited(workers: int) -> None:
+    def make(number: int) -> int:
+        if number == 2:
+            raise DataError("picture 2 is broken")
+        return number
+
+    made: Iterator[int] = ahead(make, range(4), workers)
+    assert [next(made), next(made)] == [0, 1]
+    with pytest.raises(DataError, match="picture 2 is broken"):
+        next(made)
+
+
+def test_a_run_has_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
+    alone, helped = configuration(tmp_path / "alone"), configuration(tmp_path / "helped")
+    loop.run(Line(alone), alone)
+    for workers, task in ((3, Interrupted(helped, 2)), (1, Line(helped))):
+        loop.run(task, replace(helped, run=replace(helped.run, workers=workers)), resume=True)
+    found, expected = weights(tmp_path / "helped"), weights(tmp_path / "alone")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_the_passes_that_come_are_those_of_every_step() -> None:
+    run = run_of(microbatch=1, accumulate=2)
+    expected = [part for step in range(2, 5) for part in passes(run, step, 8 + 4 * (step - 2))]
+    assert list(Coming(run, 2, 8)) == expected
+
+
+def test_workers_are_the_cores_that_a_device_leaves_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.train.ahead.os.sched_getaffinity", lambda process: set(range(8)))
+    assert count_workers(run_of(), CPU) == 0
+    assert count_workers(run_of(), OTHER) == 7
+    assert count_workers(run_of(workers=3), CPU) == 3
+    assert count_workers(run_of(workers=0), OTHER) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert count_workers(run_of(), OTHER) == 1
+    monkeypatch.setattr("sfumato.train.ahead.sys.platform", "darwin")
+    assert count_workers(run_of(), OTHER) == 0
