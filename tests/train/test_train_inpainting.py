@@ -1,7 +1,9 @@
 """The inpainting recipe: where it starts, what its network sees, and that others load what it writes."""
 
+import shutil
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,20 @@ import pytest
 import tiny_start as tiny
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import sfumato
 from sfumato import operations as op
 from sfumato.errors import ConfigError
 from sfumato.job import prepare
 from sfumato.nn.widened import widened
+from sfumato.scenes.render import render
+from sfumato.scenes.vocabulary import KINDS
 from sfumato.train import loop
 from sfumato.train.config import read_config
 from sfumato.train.inpainting import InpaintingTask
 from sfumato.train.masks import MASKS, random_mask
+from sfumato.train.plan import passes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations among the reference implementations
@@ -97,8 +103,7 @@ def test_the_widened_network_predicts_what_it_did(models: dict[str, Path], kind:
 def test_the_network_sees_what_it_sees_in_inference(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
     task = task_of(models["sd1"], pictures, tmp_path)
     assert task.base.model is not None
-    pixels = task.samples.pictures([0, 1, 2])
-    found = task._seen(pixels, [5, 6, 7], torch.zeros(()))
+    found = task._seen([0, 1, 2], task._masked([0, 1, 2], [5, 6, 7], torch.zeros(())), None)
     for at, name in enumerate(sorted(COLOURS)):
         mask = random_mask(task.config.run.seed, 5 + at, (SIZE, SIZE), task.shape)
         grey = Image.fromarray((mask[0] * 255).byte().numpy())
@@ -210,7 +215,7 @@ def test_a_model_that_inpaints_is_trained_further(models: dict[str, Path], pictu
         ({"inpainting": {"shapes": ["circle"]}}, r"inpainting\.shapes are of rectangles, strokes, ellipse; .*circle"),
         ({"inpainting": {"shapes": []}}, r"inpainting\.shapes"),
         ({"start": {}}, r"start\.model"),
-        ({"lora": {"rank": 2}}, r"\[lora\] is for lora, not for inpainting"),
+        ({"prior": {"prompt": "a dog"}}, r"\[prior\] is for lora and unet, not for inpainting"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
@@ -220,3 +225,88 @@ def test_what_cannot_be_is_refused_before_any_work(
     with pytest.raises(ConfigError, match=message):
         tiny.train("inpainting", tmp_path / "run", given)
     assert not (tmp_path / "run").exists()
+
+
+def world_of(start: Path, folder: Path, **inpainting: Any) -> InpaintingTask:
+    given = {
+        "run": {"output": str(folder / "run"), "steps": 1, "batch": 8},
+        "data": {"size": 32, "pool": 12, "counts": [0.5, 0.5]},
+        "start": {"model": str(start)},
+        "inpainting": inpainting,
+    }
+    (folder / "world.toml").write_text(tiny.toml(given))
+    return InpaintingTask(read_config(folder / "world.toml"))
+
+
+def test_a_thing_that_is_masked_is_told_alone_and_hidden_whole(models: dict[str, Path], tmp_path: Path) -> None:
+    task = world_of(models["sd1"], tmp_path, things=1.0)
+    [part] = passes(task.config.run, 0, 0)
+    batch = task.draw(part)
+    said = task.captions(batch)
+    assert batch.said is not None
+    assert [batch.said.texts[row] for row in batch.said.rows] == [
+        "" if d else s for d, s in zip(batch.dropped, said, strict=True)
+    ]
+    assert task.world is not None
+    for at, (scene, text) in enumerate(zip(task.world.scenes(batch.indices), said, strict=True)):
+        mask = batch.shown.masks[at, 0]
+        hidden = []
+        for thing in scene.things:
+            alone = replace(scene, things=(thing,))
+            shape = (render([alone], 32) - render([replace(scene, things=())], 32)).abs().amax(1)[0] > 0.5
+            hidden.append((thing, bool((shape & ~mask).sum() <= 0.1 * shape.sum())))
+        told = [thing for thing, covered in hidden if covered and any(word in text for word in KINDS[thing.kind])]
+        assert told, (text, hidden)
+        assert text.count(" and ") == 0
+
+
+def test_things_are_masked_as_often_as_asked(models: dict[str, Path], tmp_path: Path) -> None:
+    task = world_of(models["sd1"], tmp_path, things=0.25, whole=1.0)
+    alone = [task._alone(0, number) is not None for number in range(400)]
+    assert 0.18 < sum(alone) / 400 < 0.32
+    assert all(bool(task._mask(0, number).all()) for number in range(400) if not alone[number])
+
+
+def test_kept_pictures_train_as_those_that_are_read_each_time(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    for keep in (False, True):
+        given = sections(models["sd1"], pictures)
+        given["data"] |= {"keep": keep}
+        assert tiny.train("inpainting", tmp_path / str(keep), given) == 4
+    # PNGs of 8 bits, cut but not made smaller: nothing is rounded
+    found, expected = tiny.state(tmp_path / "True"), tiny.state(tmp_path / "False")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_companion_is_trained_resumed_and_drawn_with(models: dict[str, Path], tmp_path: Path) -> None:
+    start = tmp_path / "model"
+    shutil.copytree(models["sd1"], start)
+    pictures = tiny.plain_pictures(tmp_path / "pictures", COLOURS)
+    given = {**sections(start, pictures), "lora": {"rank": 2, "unet": ["*"]}}
+    tiny.assert_interruption_changes_nothing("inpainting", tmp_path, given)
+    made = tmp_path / "whole" / "export" / "inpainting.safetensors"
+    plain = sfumato.load(start)
+    shutil.copy(made, start)
+    model = sfumato.load(start)
+    picture = Image.new("RGB", (SIZE, SIZE), COLOURS["a"])
+    mask = Image.new("L", (SIZE, SIZE), 0)
+    mask.paste(255, (4, 4, 12, 12))
+    request = sfumato.Request(prompt="an astronaut", seed=3, steps=2, width=SIZE, height=SIZE)
+    one, other = (sfumato.generate(each, request, image=picture, mask=mask)[0] for each in (plain, model))
+    assert one.tobytes() != other.tobytes()
+    trained = tiny.state(tmp_path / "whole")
+    wide = model.inpainter
+    assert wide is not None
+    written = load_file(made)
+    assert torch.equal(written["conv_in.weight"], trained["average/conv_in/weight"].half())
+    assert torch.equal(wide.unet.conv_in.weight, written["conv_in.weight"].float())
+
+
+def test_what_only_the_drawn_world_knows_is_refused_elsewhere(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"things needs data.source = 'world'"):
+        tiny.train("inpainting", tmp_path / "run", sections(models["sd1"], pictures, things=0.5))
+    with pytest.raises(ConfigError, match=r"inpainting.things is 1.5"):
+        tiny.train("inpainting", tmp_path / "run", sections(models["sd1"], pictures, things=1.5))

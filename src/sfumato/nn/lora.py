@@ -94,14 +94,17 @@ class Adapter(nn.Module):
         return bias
 
     def forward(self, layer: Layer, x: Tensor) -> Tensor:
-        """What is added to the layer's output for its input x, in the more precise of both types."""
-        dtype = torch.promote_types(x.dtype, self.down.dtype)
-        x, down, up = (tensor.to(dtype) for tensor in (x, self.down, self.up))
+        """What is added to the layer's output for its input x, in the more precise of both types, or autocast's."""
+        down: Tensor = self.down
+        up: Tensor = self.up
+        if not torch.is_autocast_enabled(x.device.type):
+            dtype = torch.promote_types(x.dtype, down.dtype)
+            x, down, up = (tensor.to(dtype) for tensor in (x, down, up))
         if isinstance(layer, nn.Linear):
-            return F.linear(F.linear(x, down.flatten(1)), up.flatten(1)) * self.scale
+            return times(F.linear(F.linear(x, down.flatten(1)), up.flatten(1)), self.scale)
         down = down.view(*down.shape[:2], *layer.kernel_size)
         inside = F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
-        return F.conv2d(inside, up.view(*up.shape[:2], 1, 1)) * self.scale
+        return times(F.conv2d(inside, up.view(*up.shape[:2], 1, 1)), self.scale)
 
 
 class Adapters(nn.Module):
@@ -158,7 +161,7 @@ class Attachment:
             if self.weight == 0:
                 return output
             beside: Tensor = adapter(layer, inputs[0])
-            return output + (self.weight * beside).to(output.dtype)
+            return output + times(beside, self.weight).to(output.dtype)
 
         return add
 
@@ -168,6 +171,11 @@ class Attachment:
             handle.remove()
         for parameter in self._thawed:
             parameter.requires_grad_(True)
+
+
+def times(x: Tensor, factor: float) -> Tensor:
+    """x * factor, without a pass over memory where that is x."""
+    return x if factor == 1 else x * factor
 
 
 def adaptable(network: nn.Module) -> dict[str, Layer]:

@@ -10,33 +10,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
+from sfumato.nn.lora import Adapters, create
 from sfumato.nn.widened import widened
 from sfumato.operations import inpainting_condition, nearest_mask
+from sfumato.scenes.scene import Scene
 from sfumato.text.encode import Conditioning
 from sfumato.train.config import TrainConfig, build
+from sfumato.train.data.kept import Kept
 from sfumato.train.denoising import Batch, Denoising
 from sfumato.train.device import autocast
 from sfumato.train.foundation import Foundation, whole_model
+from sfumato.train.lora import read_settings as lora_settings
+from sfumato.train.lora import targets_of
 from sfumato.train.masks import MASKS, random_mask
+from sfumato.train.plan import Pass
+from sfumato.train.things import mask_of, thing_alone
+from sfumato.weights.companion_save import save_companion
+from sfumato.weights.component_files import COMPANION_FILE
 from sfumato.weights.families import inpainting_family
+from sfumato.weights.lora_names import UNET
 from sfumato.weights.save import save_folder
 
 MASKED = 20  # purpose of the keyed generator of the masked picture's posterior
+ALONE = 23  # purpose of the keyed generator that chooses the samples of which one thing is masked
 SHEET_MASKS = 1 << 40  # where the numbers of a sheet's masks begin, far from any sample's
 
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintingConfig:
-    """`whole` is the share of pictures that are masked all over, which teaches to draw from words alone; of the others
-    each shape of `shapes` has an equal share.
+    """`things` is the share of pictures of the drawn world in which one thing is masked, and told alone. Of the others
+    `whole` is the share that is masked all over, which teaches to draw from words alone, and each shape of `shapes` has
+    an equal share of the rest.
     """
 
+    things: float = 0.0
     whole: float = 0.25
     shapes: tuple[str, ...] = tuple(MASKS)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """How a batch is masked: masks [B, 1, H, W], true = repaint, and noise [B, C, h, w] of what is encoded of the rest.
+
+    `pixels` [B, 3, H, W] are the pictures; None where they are on the device already.
+    """
+
+    masks: Tensor
+    noise: Tensor
+    pixels: Tensor | None = None
 
 
 class InpaintingTask(Denoising):
@@ -45,42 +71,81 @@ class InpaintingTask(Denoising):
     def __init__(self, config: TrainConfig) -> None:
         self.settings = read_settings(config)
         super().__init__(config)
-        self.network = self.base.unet.requires_grad_(True)
+        self.adapters: Adapters | None = None
+        if not config.lora:
+            self.base.unet.requires_grad_(True)
+            return
+        made = create(self.base.unet, targets_of(lora_settings(config), UNET), seed=config.run.seed)
+        self.adapters = Adapters({path: each for path, each in made.items() if path != "conv_in"})
+        self.adapters.attach(self.base.unet.requires_grad_(False))
+        self.base.unet.conv_in.requires_grad_(True)
 
     def prepared(self, base: Foundation) -> Foundation:
-        model = whole_model(base)
+        model = self.plain = whole_model(base)
         unet = base.unet if model.family.inpainting else widened(base.unet)
         model = replace(model, unet=unet, family=inpainting_family(model.family), files={}, hash_files=None)
         return replace(base, unet=unet, model=model)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        return {"unet": self.network}
+        if self.adapters is None:
+            return {"unet": self.base.unet}
+        return {"adapters": self.adapters, "conv_in": self.base.unet.conv_in}
+
+    def draw(self, part: Pass) -> Batch:
+        batch = super().draw(part)
+        shape = batch.clean.shape[1:]
+        return replace(batch, shown=self._masked(batch.indices, part.numbers, part.normal(MASKED, shape)))
+
+    def _masked(self, indices: Sequence[int], numbers: Sequence[int], noise: Tensor) -> Masked:
+        masks = [self._mask(index, number) for index, number in zip(indices, numbers, strict=True)]
+        pixels = None if isinstance(self.samples, Kept) else self.samples.in_bucket(indices)
+        return Masked(torch.stack(masks) >= 0.5, noise, pixels)
+
+    def _mask(self, index: int, number: int) -> Tensor:
+        """The mask of a sample of the data that has this number in the run, [1, H, W]."""
+        seed, size = self.config.run.seed, self.samples.bucket(index)
+        alone = self._alone(index, number)
+        return mask_of(alone[1], size[0], seed, number) if alone else random_mask(seed, number, size, self.shape)
+
+    def _alone(self, index: int, number: int) -> tuple[Scene, tuple[float, float, float, float]] | None:
+        """The scene of a sample with the one thing of it that is masked, and its box; None where none is."""
+        seed = self.config.run.seed
+        if self.world is None or np.random.default_rng([seed, number, ALONE]).uniform() >= self.settings.things:
+            return None
+        return thing_alone(self.world.scenes([index])[0], seed, number)
+
+    def captions(self, batch: Batch) -> list[str]:
+        said = super().captions(batch)
+        for at, (index, number) in enumerate(zip(batch.indices, batch.part.numbers, strict=True)):
+            alone = self._alone(index, number)
+            if alone is not None and self.world is not None:
+                said[at] = self.world.described([alone[0]], [number])[0].text
+        return said
 
     def extra_input(self, batch: Batch) -> Tensor:
-        pixels = self.samples.in_bucket(batch.indices)
-        if batch.mirrored is not None:
-            pixels = torch.where(batch.mirrored[:, None, None, None], pixels.flip(-1), pixels)
-        return self._seen(pixels, batch.part.numbers, batch.part.normal(MASKED, batch.clean.shape[1:]))
+        noise = batch.part.normal(MASKED, batch.clean.shape[1:]) if batch.shown is None else None
+        shown = batch.shown if noise is None else self._masked(batch.indices, batch.part.numbers, noise)
+        return self._seen(batch.indices, shown, batch.mirrored)
 
     def sheet_input(self, indices: Sequence[int]) -> Tensor:
         numbers = range(SHEET_MASKS, SHEET_MASKS + len(indices))
-        return self._seen(self.samples.in_bucket(indices), numbers, torch.zeros(()))
+        return self._seen(indices, self._masked(indices, numbers, torch.zeros(())), None)
 
     @torch.no_grad()
-    def _seen(self, pixels: Tensor, numbers: Sequence[int], noise: Tensor) -> Tensor:
-        """Mask and masked latent of pictures [B, 3, H, W] that have these numbers, [B, 1 + C, h, w]; the noise is that
-        of the posterior. As inference makes them.
-        """
-        size = (pixels.shape[-1], pixels.shape[-2])
+    def _seen(self, indices: Sequence[int], masked: Masked, mirrored: Tensor | None) -> Tensor:
+        """Mask and masked latent of samples, [B, 1 + C, h, w], as inference makes them."""
         autoencoder = self.base.autoencoder
-        masks = torch.stack([random_mask(self.config.run.seed, number, size, self.shape) for number in numbers])
+        pixels = self.samples.in_bucket(indices) if masked.pixels is None else masked.pixels.to(self.device)
+        if mirrored is not None:
+            pixels = torch.where(mirrored.to(self.device)[:, None, None, None], pixels.flip(-1), pixels)
+        masks = masked.masks.to(self.device)
         with autocast(self.config.run, self.device):
-            posterior = autoencoder.encode((pixels * (masks < 0.5)).to(self.device))
-        noise = noise.to(self.device)
-        masked = (posterior.mean.float() + posterior.std.float() * noise) * autoencoder.config.scaling_factor
-        small = nearest_mask(masks, (masked.shape[-2], masked.shape[-1])).to(self.device)
-        concat = inpainting_condition(Conditioning(masked), small, masked).at(0.0).concat
+            posterior = autoencoder.encode((pixels * ~masks).contiguous(memory_format=torch.channels_last))
+        noise = masked.noise.to(self.device)
+        left = (posterior.mean.float() + posterior.std.float() * noise) * autoencoder.config.scaling_factor
+        small = nearest_mask(masks.float(), (left.shape[-2], left.shape[-1]))
+        concat = inpainting_condition(Conditioning(left), small, left).at(0.0).concat
         assert concat is not None
         return concat
 
@@ -92,7 +157,13 @@ class InpaintingTask(Denoising):
         return self.settings.shapes[min(int(place), len(self.settings.shapes) - 1)]
 
     def export(self, folder: Path) -> None:
-        """Writes the whole model as a diffusers folder of an inpainting pipeline."""
+        """Writes the whole model as a diffusers folder of an inpainting pipeline; or, with [lora], what makes the
+        model that the run started from inpaint: the file that lies beside its networks.
+        """
+        if self.adapters is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_companion(folder / COMPANION_FILE, self.adapters, self.base.unet.conv_in, self.plain, overwrite=True)
+            return
         assert self.base.model is not None
         save_folder(replace(self.base.model, scheduler=self.objective.described), folder, overwrite=True)
 
@@ -102,8 +173,14 @@ def read_settings(config: TrainConfig) -> InpaintingConfig:
     settings = build(InpaintingConfig, config.inpainting, "inpainting")
     if "model" not in config.start:
         raise ConfigError('start.model must name the model to teach inpainting: a path, a name, or "embedded".')
-    if not (math.isfinite(settings.whole) and 0 <= settings.whole <= 1):
-        raise ConfigError(f"inpainting.whole is {settings.whole}; it is a share from 0 to 1.")
+    for name in ("whole", "things"):
+        share = getattr(settings, name)
+        if not (math.isfinite(share) and 0 <= share <= 1):
+            raise ConfigError(f"inpainting.{name} is {share}; it is a share from 0 to 1.")
+    if settings.things and config.data.source != "world":
+        raise ConfigError(
+            "inpainting.things needs data.source = 'world', which knows where its things are; leave it out."
+        )
     wrong = [shape for shape in settings.shapes if shape not in MASKS]
     if wrong or not settings.shapes:
         raise ConfigError(f"inpainting.shapes are of {', '.join(MASKS)}; found {wrong or 'none'}.")
