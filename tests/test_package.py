@@ -62,6 +62,7 @@ def test_the_demo_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> N
         "txt2img-3.png",
         "txt2img-4.png",
         "img2img.png",
+        "mask.png",
         "inpaint.png",
         "grid.png",
     ]

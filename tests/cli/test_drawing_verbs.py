@@ -197,6 +197,14 @@ def test_outpaint_grows_a_picture_and_hires_a_drawing(sfumato: Run, model: Path,
     assert "--hires" in done.stderr
 
 
+def test_encode_keeps_what_it_shows_apart_from_the_path_that_it_wrote(sfumato: Run, model: Path, here: Path) -> None:
+    shown = sfumato("encode", "a", "-m", model).stdout
+    assert shown.startswith("1 token in 1 chunk of at most 75\n")
+    done = sfumato("encode", "a", "-m", model, "--save", "features.safetensors")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "features.safetensors\n", shown)
+    assert sfumato("encode", "a tree", "-m", model).stdout.startswith("2 tokens in 1 chunk of at most 75\n")
+
+
 def test_upscale_with_and_without_words(sfumato: Run, model: Path, here: Path, photo: Path) -> None:
     before = pixels(photo)
     done = sfumato("upscale", photo, "--upscaler", "nearest", "--scale", 2, "-o", "plain.png")

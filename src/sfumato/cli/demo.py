@@ -8,7 +8,7 @@ import typer
 
 from sfumato.cli.drawing import paint
 from sfumato.cli.options import Machine, Voice, between, grouped
-from sfumato.cli.output import Gallery, write_document
+from sfumato.cli.output import Gallery, write_document, write_line
 from sfumato.cli.progress import note
 from sfumato.errors import OutputError
 from sfumato.request import Request
@@ -63,10 +63,13 @@ def demo(
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).rectangle((width // 8, 0, width * 7 // 8, height * 2 // 5), fill=255)
     mask.save(folder / "mask.png")
+    if not voice.json:
+        write_line(folder / "mask.png")
     repainted = make("inpaint", Request(prompt=REPAINTED, image=first, mask=str(folder / "mask.png"), seed=seed + 4))
     whole = grid([*drawn, *changed, *repainted], 3)
     Gallery(str(folder / "grid.png"), 1, metadata=False, told=not voice.json).add(whole, "grid", {})
     seconds = time.monotonic() - started
     if voice.json:
-        write_document({"pictures": made, "grid": str(folder / "grid.png"), "seconds": round(seconds, 3)})
+        files = {"mask": str(folder / "mask.png"), "grid": str(folder / "grid.png")}
+        write_document({"pictures": made, **files, "seconds": round(seconds, 3)})
     note(f"{len(made)} pictures in {seconds:.1f} s. Now try: sfumato txt2img 'a purple flower in the snow'")

@@ -1,5 +1,6 @@
 """encode: what becomes of a prompt, from what is drawn in it to the tokens of each step."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 from sfumato.cli.options import Machine, Voice, Which, between, grouped
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
-from sfumato.errors import OutputError
+from sfumato.errors import OutputError, OutputFormatError
 from sfumato.request import Request, checked_dialect
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ def encode(
     """Show a prompt's tokens, weights and chunks.
 
     Also says which LoRAs it names, what was drawn, when it changes, and what was cut where a model takes no more.
+    With --save the path of the file goes to stdout, and what is shown to stderr.
     """
     if save is not None and save.suffix != ".safetensors":
-        raise OutputError(f"--save {save}: features are written as .safetensors; name the file so.")
+        raise OutputFormatError(f"--save {save}: features are written as .safetensors; name the file so.")
     if save is not None and save.exists() and not overwrite:
         raise OutputError(f"{save} exists. Choose another name, or replace it with --overwrite.")
     request = Request(prompt=prompt, dialect=checked_dialect(dialect), seed=seed, styles=style or ())
@@ -71,30 +73,35 @@ def encode(
         document |= {"drawn": filled[0].prompt if filled else None, "loras": [each.to_dict() for each in said.loras]}
         write_document({**document, "parts": [_part(*each) for each in zip(parts, reports, strict=True)]})
         return
+    say = write_line if save is None else note  # with --save, what was made is the file
     for lora in said.loras:
-        write_line(f"LoRA: {lora}")
+        say(f"LoRA: {lora}")
     if filled:
-        write_line(f"drawn: {filled[0].prompt}")
+        say(f"drawn: {filled[0].prompt}")
     for part, of_part in zip(parts, reports, strict=True):
-        _tell(part, of_part, alone=len(parts) == 1)
+        _tell(say, part, of_part, alone=len(parts) == 1)
     if save is not None:
         write_line(save)
 
 
-def _tell(part: "Asked", reports: "list[PromptReport]", *, alone: bool) -> None:
+def _tell(say: Callable[[str], None], part: "Asked", reports: "list[PromptReport]", *, alone: bool) -> None:
     """The tokens of each stretch of a part, with a heading where there are several."""
     first = 1
     for stretch, report in zip(part.stretches, reports, strict=True):
         weight = "" if alone else f"weight {part.weight:g}, "
         if not alone or len(reports) > 1:
-            write_line(f"{weight}steps {first} to {stretch.until}: {stretch.text.strip()}")
+            say(f"{weight}steps {first} to {stretch.until}: {stretch.text.strip()}")
         first = stretch.until + 1
-        write_line(f"{len(report.ids)} tokens in {len(report.chunks)} chunks of at most 75")
+        say(f"{_counted(len(report.ids), 'token')} in {_counted(len(report.chunks), 'chunk')} of at most 75")
         for place, chunk in enumerate(report.chunks):
             mine = [i for i, chunk_of in enumerate(report.places) if chunk_of == place]
             said = " ".join(_token(report, i) for i in mine)
-            write_line(f"chunk {place + 1}: {said or '(nothing)'}")
-            write_line(f"  ids: {' '.join(str(number) for number in chunk.ids)}")
+            say(f"chunk {place + 1}: {said or '(nothing)'}")
+            say(f"  ids: {' '.join(str(number) for number in chunk.ids)}")
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _token(report: "PromptReport", index: int) -> str:
