@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 AXIS_HELP = "FIELD=VALUES: steps=10,20,30, seed=1-9 (+2), guidance=2-8 [4], sampler=euler,ddim, prompt=house,tree."
-AxisText = Annotated[str | None, typer.Option(metavar="FIELD=VALUES", help=AXIS_HELP, show_default=False)]
+AxisText = Annotated[list[str] | None, typer.Option(metavar="FIELD=VALUES", help=AXIS_HELP, show_default=False)]
 
 Made = dict[tuple[int, int, int], "Image"]
 
@@ -60,7 +60,7 @@ def grid(
     request = request_of([prompt], which, drawing, begins)
     if request.seed is None:
         request = replace(request, seed=secrets.randbits(SEED_BITS))
-    axes = tuple(None if text is None else parse_axis(text) for text in (x, y, z))
+    axes = tuple(map(_axis, ("--x", "--y", "--z"), (x, y, z)))
     if not any(axes):
         raise typer.BadParameter("a grid needs an axis: --x, --y or --z, such as --x steps=10,20,30.")
     if destination.grid is not None:
@@ -87,6 +87,15 @@ def grid(
             document["grid"] = _sheet(gallery, made, axes)
         if voice.json and made:
             write_document(document)
+
+
+def _axis(option: str, texts: list[str] | None) -> Axis | None:
+    """The axis that an option gives. Raises typer.BadParameter if it is given twice: one would be lost."""
+    if texts and len(texts) > 1:
+        raise typer.BadParameter(
+            f"{option} is given twice, as {' and '.join(texts)}; each of --x, --y and --z is one axis."
+        )
+    return parse_axis(texts[0]) if texts else None
 
 
 def _draw(

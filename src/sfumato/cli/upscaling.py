@@ -1,6 +1,6 @@
 """upscale: a picture made larger, by a filter, a network, or the model drawing on in overlapping parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,8 @@ from sfumato.request import Hires, checked_upscaler
 
 app = typer.Typer()
 
+STRENGTH = 0.3  # of what the model draws anew: it adds detail and leaves the picture what it is
+
 
 @dataclass(frozen=True, kw_only=True)
 class Redrawing:
@@ -25,8 +27,9 @@ class Redrawing:
         str | None, typer.Option(metavar="TEXT", help="Words, with which the model draws the larger picture on.")
     ] = None
     strength: Annotated[
-        float, typer.Option(parser=number, metavar="F", help="0 to 1: how much is drawn anew, with --prompt; 0.3.")
-    ] = 0.3
+        float | None,
+        typer.Option(parser=number, metavar="F", help="0 to 1: how much is drawn anew, with --prompt; 0.3."),
+    ] = None
     window: Annotated[
         int | None,
         typer.Option(parser=whole, metavar="PIXELS", help="The side of the parts that it sees; the model's own size."),
@@ -63,12 +66,28 @@ def upscale(
     size = parse_size(drawing.size)
     hires = Hires(scale=scale, size=size, upscaler=checked_upscaler("upscaler", upscaler, latent=False))
     if redrawing.prompt is None:
+        _refuse_unused(redrawing, which, drawing, varying)
         _enlarge(image, hires, destination, machine, voice)
         return
     begins: dict[str, Any] = {"image": image, "strength": 0.0, "width": None, "height": None, **varying.fields()}
-    begins["hires"] = {**hires.to_dict(), "strength": redrawing.strength}
+    begins["hires"] = {**hires.to_dict(), "strength": STRENGTH if redrawing.strength is None else redrawing.strength}
     begins["windows"] = {"size": redrawing.window, "overlap": redrawing.overlap}
     draw(request_of([redrawing.prompt], which, drawing, begins), destination, machine, voice)
+
+
+def _refuse_unused(*groups: Redrawing | Which | Drawing | Varying) -> None:
+    """Raise typer.BadParameter for options of the model where no --prompt asks it to draw on."""
+    given = [
+        f"--{each.name.replace('_', '-')}"
+        for group in groups
+        for each in fields(group)
+        if each.name != "size" and getattr(group, each.name) != each.default
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"{' and '.join(given)} without --prompt: the model draws the larger picture on only with words. "
+            "Give --prompt, or leave the others out."
+        )
 
 
 def _enlarge(image: str, hires: Hires, destination: Destination, machine: Painter, voice: Voice) -> None:
