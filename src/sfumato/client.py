@@ -8,6 +8,7 @@ with sfumato.Client("http://127.0.0.1:7860") as client:
 import io
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import httpx2
 from PIL import Image
 
-from sfumato.errors import RequestError, ServerError
+from sfumato.errors import ModelNotFoundError, RequestError, ServerError
 from sfumato.events import Event, Finished, Loading, Preview, Progress
 from sfumato.metadata import read_texts
 from sfumato.request import Request
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 API = "/sfumato/v1"
 ADDRESS = "http://127.0.0.1:7860"
+ADDRESSES = re.compile(r"https?://[^/\s]", re.IGNORECASE)
+FILE_FIELDS = ("model", "vae", "loras", "embeddings", "controls", "image_prompts", "refiner")
+"""Of a request that was checked here: what a server refuses there is the name of a file that it does not have."""
 TRIES = 5  # of what may be repeated: all but a retry, since a job is posted under a key
 PICTURE_FIELDS = ("image", "images", "mask")  # of a request and of its parts
 PATIENCE = 60.0  # seconds that an answer may take; a first look at a large model hashes it
@@ -46,7 +50,8 @@ class ServerEvent:
 class Client:
     """One server. `token` is what it asks for, `name` whose jobs they are (those of different names take turns).
 
-    Raises ServerError if the server cannot be reached or refuses, RequestError for a wrong request.
+    Raises ServerError if the server cannot be reached or refuses, RequestError for a wrong request or an address that
+    is none, ModelNotFoundError for a name that the server does not have.
     """
 
     def __init__(
@@ -58,6 +63,11 @@ class Client:
         }
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
+        if not ADDRESSES.match(server):
+            raise RequestError(
+                f"server is {server!r}; it must be an address that begins with http:// or https://, such as {ADDRESS}",
+                "server",
+            )
         self.server = server.rstrip("/")
         self._patience = patience
         self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=patience)
@@ -272,13 +282,15 @@ class Client:
         return ServerError(f"no answer from {self.server} ({error}). Is `sfumato serve` running there?")
 
 
-def refusal(answer: httpx2.Response) -> RequestError | ServerError:
+def refusal(answer: httpx2.Response) -> RequestError | ModelNotFoundError | ServerError:
     """What a server says is wrong, as an error."""
     try:
         told = answer.json()
         detail, code, hint = str(told["detail"]), str(told["code"]), told.get("hint")
     except (ValueError, KeyError, TypeError):
         return ServerError(f"the server answered {answer.status_code}, and not as sfumato does. Is it one?")
+    if answer.status_code == 422 and told.get("field") in FILE_FIELDS:
+        return ModelNotFoundError(detail)
     if answer.status_code == 422 and code.startswith("request"):
         return RequestError(detail, told.get("field"))
     if answer.status_code == 401:

@@ -14,6 +14,7 @@ SfumatoError
 ├── ServerError          a server that cannot be reached, or says no
 ├── CheckpointError      a training run that cannot be resumed
 └── OutputError          a result that cannot be written, or would overwrite something
+    └── OutputFormatError    the name of a result asks for a format in which it is not written
 """
 
 
@@ -79,3 +80,7 @@ class CheckpointError(SfumatoError):
 
 class OutputError(SfumatoError):
     """A result cannot be written, or would overwrite something."""
+
+
+class OutputFormatError(OutputError):
+    """The name of a result asks for a format in which it is not written."""

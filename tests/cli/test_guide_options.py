@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import typer
+import typer.main
 
-from sfumato.cli.guides import Grey, Guides, Sizes, parse_part
+from sfumato.cli.app import app, with_values_left_out
+from sfumato.cli.guides import PART, PARTS, Grey, Guides, Sizes, parse_part
 from sfumato.request import Request
 from sfumato.request.guides import Apg, FreeU, PerturbedAttention, Refiner
 
@@ -72,3 +74,21 @@ def test_sizes_are_wide_before_high_and_left_before_top() -> None:
 def test_what_cannot_be_read_is_told(group: Guides | Sizes) -> None:
     with pytest.raises(typer.BadParameter, match="it must be"):
         group.fields()
+
+
+def test_an_option_that_is_on_by_itself_takes_no_other_option_for_its_value() -> None:
+    typed = ["txt2img", "a", "--pag", "--freeu", "b1=1.1", "--apg", "-0.5", "--sag", "-n", "b", "--freeu"]
+    meant = ["txt2img", "a", "--pag=on", "--freeu", "b1=1.1", "--apg", "-0.5", "--sag=on", "-n", "b", "--freeu=on"]
+    assert with_values_left_out(typed) == meant
+    assert with_values_left_out(["--grid", "--grid", "2x3", "--steps", "3"]) == [
+        "--grid=auto",
+        "--grid",
+        "2x3",
+        "--steps",
+        "3",
+    ]
+
+
+def test_every_option_that_stands_for_a_part_may_be_on_by_itself() -> None:
+    options = typer.main.get_command(app).commands["inpaint"].params  # type: ignore[attr-defined]  # it is a group
+    assert {name for option in options if option.metavar == PART for name in option.opts} == set(PARTS)

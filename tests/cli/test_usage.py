@@ -17,6 +17,7 @@ def test_every_verb_explains_itself(sfumato: Run) -> None:
         assert sfumato(group, "--help").returncode == 0
 
 
+EMBEDDED = ("drawn-world", "drawn-world")
 WRONG_USAGE = {
     "no such verb": (("paint", "a tree"), "No such command 'paint'"),
     "no prompt": (("txt2img",), "Missing argument 'PROMPT"),
@@ -47,20 +48,45 @@ WRONG_USAGE = {
     "spacing unknown": (("txt2img", "a", "--spacing", "wide", "-m", "none"), "spacing 'wide' is not known; known are"),
     "device unknown": (("txt2img", "a", "--device", "abacus", "-m", "none"), "device is 'abacus'; it must be one of"),
     "no verb of a group": (("models",), "Missing command"),
+    "unwritable format": (("txt2img", "a", "-o", "a.gif"), "--output a.gif is neither a folder nor a picture"),
+    "features of another kind": (("encode", "a", "--save", "a.bin"), "features are written as .safetensors"),
+    "sheet of another kind": (("data", "check", ".", "--sheet", "a.txt"), "--sheet a.txt is no picture"),
+    "no region": (("txt2img", "a", "--region", "left"), "a region is 'left'; write PLACE: PROMPT"),
+    "no block": (("models", "merge", "a", "b", "-o", "c.safetensors", "--block", "ZZ"), "--block is 'ZZ'"),
+    "no such block": (("models", "merge", *EMBEDDED, "-o", "c.safetensors", "--block", "ZZ=1"), "no block 'ZZ'"),
+    "no address": (("txt2img", "a", "--server", "localhost:7860"), "begins with http:// or https://"),
+    "words of a part": (("txt2img", "--freeu", "a cat"), "'--freeu': 'a cat' is neither on, nor a number"),
+    "an axis twice": (
+        ("grid", "a", "--x", "steps=1,2", "--x", "seed=1,2"),
+        "--x is given twice, as steps=1,2 and seed=1,2",
+    ),
+    "a field on two axes": (("grid", "a", "--x", "steps=1,2", "--y", "steps=3"), "two axes have the field steps"),
+    "upscale's strength without words": (("upscale", "photo.png", "--strength", "0.5"), "--strength without --prompt"),
+    "upscale's window without words": (
+        ("upscale", "photo.png", "--window", "64", "--steps", "3"),
+        "--window and --steps without --prompt",
+    ),
 }
 FAILURES = {
     "no start picture": (("img2img", "none.png", "a"), "none.png: there is no such file"),
     "start picture is none": (("img2img", "empty.txt", "a"), "empty.txt is not a picture"),
     "no mask": (("inpaint", "photo.png", "none.png", "a"), "none.png: there is no such file"),
-    "unwritable format": (("txt2img", "a", "-o", "a.gif"), "--output a.gif is neither a folder nor a picture"),
     "output exists": (("txt2img", "a", "-o", "photo.png"), "photo.png exists"),
+    "output in a folder that cannot be": (
+        ("txt2img", "a", "--steps", "1", "-o", "/proc/none/"),
+        "sfumato: /proc/none: No such file or directory. Check the path",
+    ),
+    "a folder for a file": (("train", "unet", "."), "sfumato: .: Is a directory. Check the path"),
+    "merged model exists": (
+        ("models", "merge", *EMBEDDED, "-o", "photo.png"),
+        "photo.png exists. Choose another name, or replace it with --overwrite",
+    ),
     "output in a file": (("txt2img", "a", "-o", "empty.txt/"), "empty.txt is a file"),
     "no such model": (("txt2img", "a", "-m", "no/such-model"), "no model 'no/such-model'. Looked at: aliases in"),
     "model is a text": (("txt2img", "a", "-m", "empty.txt"), "empty.txt"),
     "no training file": (("train", "unet", "none.toml"), "There is no training configuration none.toml"),
     "picture is no picture": (("info", "empty.txt"), "empty.txt is not a picture"),
     "not ours to replay": (("replay", "photo.png"), "photo.png was not made by sfumato"),
-    "features of another kind": (("encode", "a", "--save", "a.bin"), "features are written as .safetensors"),
     "no such alias": (("models", "remove", "none"), "no alias 'none'"),
     "folder is not empty": (("scenes", "render", "."), ". exists and is not an empty folder"),
 }

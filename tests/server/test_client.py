@@ -15,7 +15,7 @@ from stub import pixels
 import sfumato
 from sfumato.cli.app import run
 from sfumato.client import TRIES, Client
-from sfumato.errors import RequestError, ServerError
+from sfumato.errors import ModelNotFoundError, RequestError, ServerError
 from sfumato.events import Finished, Preview, Progress
 
 
@@ -95,15 +95,32 @@ def test_a_retry_whose_answer_is_lost_is_not_asked_for_twice(monkeypatch: pytest
 
 
 def test_what_is_wrong_comes_back_as_our_errors(remote: Client, server: Running) -> None:
-    with pytest.raises(RequestError, match="it must be one of") as caught:
+    with pytest.raises(ModelNotFoundError, match="it must be one of"):
         remote.submit(sfumato.Request(prompt="x", model="nothing"))
-    assert caught.value.field == "model"
+    with pytest.raises(ModelNotFoundError, match="no lora's name"):
+        remote.submit(sfumato.Request(prompt="x", loras=["nothing"]))
+    with pytest.raises(RequestError, match="mask") as caught:
+        remote.submit(sfumato.Request(prompt="x"), mask=Image.new("L", (8, 8)))
+    assert caught.value.field == "mask"
     with pytest.raises(ServerError, match="something went wrong"):
         list(remote.run(sfumato.Request(prompt="broken")))
     with sfumato.Client(server.address) as stranger, pytest.raises(ServerError, match="--token"):
         stranger.models()
     with sfumato.Client("http://127.0.0.1:9") as nobody, pytest.raises(ServerError, match="sfumato serve"):
         nobody.models()
+
+
+def test_an_address_without_its_beginning_is_refused_before_anything_is_asked() -> None:
+    for wrong in ("127.0.0.1:7860", "foo", "ftp://foo", "http://", ""):
+        with pytest.raises(RequestError, match=r"begins with http:// or https://"):
+            sfumato.Client(wrong)
+
+
+def test_what_a_server_does_not_have_ends_a_verb_as_what_is_not_here_does(server: Running) -> None:
+    far = ["--server", server.address, "--token", "a token of many letters"]
+    for wrong in (["-m", "nothing"], ["--lora", "nothing"]):
+        assert (run(["txt2img", "a", *wrong, *far]), run(["txt2img", "a", *wrong])) == (1, 1)
+    assert run(["txt2img", "a", "--sampler", "nothing", *far]) == run(["txt2img", "a", "--sampler", "nothing"]) == 2
 
 
 def test_the_verbs_draw_on_a_server_with_the_output_of_a_drawing_here(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_load_folder import same_weights
 
-from sfumato.errors import ConfigError, OutputError, WeightsError
+from sfumato.errors import OutputError, RequestError, WeightsError
 from sfumato.weights.load import load
 from sfumato.weights.merge import merge
 from sfumato.weights.rewrite import rewrite
@@ -133,7 +133,7 @@ def test_what_is_not_alike_is_refused(pipelines: Pipelines, three: tuple[Path, P
         merge(three[0], pipelines("sd1")[1], out)
     with pytest.raises(WeightsError, match="predicts"):
         merge(pipelines("sd2")[1], pipelines("sd1")[1], out)
-    with pytest.raises(ConfigError, match=r"no block 'IN77'; there are IN00 to OUT0\d"):
+    with pytest.raises(RequestError, match=r"no block 'IN77'; there are IN00 to OUT0\d"):
         merge(three[0], three[1], out, blocks={"IN77": 1.0})
     with pytest.raises(OutputError, match=r"not finite in torch\.float16"):
         merge(three[0], three[1], out, weight=1e6, dtype=torch.float16)

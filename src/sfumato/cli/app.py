@@ -28,9 +28,10 @@ from sfumato.cli import (
     training,
     upscaling,
 )
-from sfumato.cli.options import SIZE
+from sfumato.cli.guides import PARTS
+from sfumato.cli.options import NUMBER, SIZE
 from sfumato.cli.progress import is_verbose
-from sfumato.errors import RequestError, SfumatoError
+from sfumato.errors import OutputFormatError, RequestError, SfumatoError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -87,7 +88,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. What fails is told in one paragraph on stderr."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.captureWarnings(True)
-    given = _with_grid_value(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = with_values_left_out(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(given, "sfumato", standalone_mode=False)
     except typer.TyperException as wrong:
@@ -99,12 +100,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def _with_grid_value(arguments: Sequence[str]) -> list[str]:
-    """The arguments with a value for a bare `--grid`, whose value may be left out."""
-    return [
-        "--grid=auto" if word == "--grid" and not SIZE.fullmatch(following) else word
-        for word, following in pairwise([*arguments, ""])
-    ]
+def with_values_left_out(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a value for options whose value is left out: a bare `--grid`, or what is on by itself."""
+    return [f"{word}{_left_out(word, following)}" for word, following in pairwise([*arguments, ""])]
+
+
+def _left_out(word: str, following: str) -> str:
+    """The value that an option has when what follows is none."""
+    if word == "--grid" and not SIZE.fullmatch(following):
+        return "=auto"
+    another = not following or (following.startswith("-") and not NUMBER.fullmatch(following))
+    return "=on" if word in PARTS and another else ""
 
 
 def _usage(wrong: typer.TyperException, given: Sequence[str]) -> str:
@@ -115,15 +121,21 @@ def _usage(wrong: typer.TyperException, given: Sequence[str]) -> str:
 
 def _explained(failure: Exception) -> tuple[str, int]:
     """What to say of a failure, and the exit code."""
-    if isinstance(failure, RequestError):
+    if isinstance(failure, RequestError | OutputFormatError):
         return str(failure), WRONG_USAGE
     if isinstance(failure, SfumatoError):
         return str(failure), FAILED
     if isinstance(failure, MemoryError):
         return "the memory is not enough. Make smaller pictures, or fewer together with --batch 1.", FAILED
     if isinstance(failure, OSError):
-        return f"{failure}. Check the path, its permissions and the space on the disk.", FAILED
+        return f"{_refused(failure)}. Check the path, its permissions and the space on the disk.", FAILED
     return f"an unexpected {type(failure).__name__}: {failure} Run it again with -v for the details.", FAILED
+
+
+def _refused(failure: OSError) -> str:
+    """What the system refuses, by its path and without the system's number for it."""
+    path, reason = failure.filename, failure.strerror
+    return str(failure) if reason is None else reason if path is None else f"{path}: {reason}"
 
 
 def _told(text: str, code: int) -> int:

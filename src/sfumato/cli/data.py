@@ -9,7 +9,7 @@ import typer
 from sfumato.cli.options import Voice, grouped, whole
 from sfumato.cli.output import SUFFIXES, write_document, write_line
 from sfumato.cli.progress import progress
-from sfumato.errors import OutputError
+from sfumato.errors import OutputError, OutputFormatError
 
 if TYPE_CHECKING:
     from sfumato.train.data.report import Range, Report
@@ -70,7 +70,7 @@ def check(
 
 def _check_sheet(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"--sheet {path} is no picture; pictures end in {', '.join(SUFFIXES)}.")
+        raise OutputFormatError(f"--sheet {path} is no picture; pictures end in {', '.join(SUFFIXES)}.")
     if path.exists():
         raise OutputError(f"{path} exists. Choose another name; nothing is overwritten.")
 

@@ -7,7 +7,29 @@ import typer
 
 from sfumato.cli.options import NUMBER, number, parse_lora, parse_size
 
-PART = "on|VALUE|KEY=VALUE,..."
+PART = "[on|VALUE|KEY=VALUE,...]"
+
+PARTS = (
+    "--freeu",
+    "--perturbed-attention",
+    "--pag",
+    "--self-attention-guidance",
+    "--sag",
+    "--apg",
+    "--dynamic-thresholding",
+    "--soft-inpainting",
+)
+"""Options that are on when nothing follows them."""
+
+
+def part_text(text: str) -> str:
+    """A text that may stand for a part, as it is. Raises typer.BadParameter for what is rather the next word."""
+    if text == "on" or NUMBER.fullmatch(text) or "=" in text:
+        return text
+    raise typer.BadParameter(
+        f"{text!r} is neither on, nor a number, nor like key=value,key=value. Before other words on must be written; "
+        "alone, the option is on when another follows or nothing."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,26 +43,40 @@ class Guides:
     tiling: Annotated[
         str | None, typer.Option(metavar="x|y|both", help="A picture that repeats without a seam in these directions.")
     ] = None
-    freeu: Annotated[str | None, typer.Option(metavar=PART, help="FreeU: b1, b2, s1, s2; on = 1.3, 1.4, 0.9, 0.2.")] = (
-        None
-    )
+    freeu: Annotated[
+        str | None, typer.Option(parser=part_text, metavar=PART, help="FreeU: b1, b2, s1, s2; on = 1.3, 1.4, 0.9, 0.2.")
+    ] = None
     perturbed_attention: Annotated[
         str | None,
         typer.Option(
-            "--perturbed-attention", "--pag", metavar=PART, help="PAG: scale (3), layers (mid; A+B), adaptive (0)."
+            "--perturbed-attention",
+            "--pag",
+            parser=part_text,
+            metavar=PART,
+            help="PAG: scale (3), layers (mid; A+B), adaptive (0).",
         ),
     ] = None
     self_attention_guidance: Annotated[
         str | None,
-        typer.Option("--self-attention-guidance", "--sag", metavar=PART, help="SAG: scale (0.75), blur (1)."),
+        typer.Option(
+            "--self-attention-guidance", "--sag", parser=part_text, metavar=PART, help="SAG: scale (0.75), blur (1)."
+        ),
     ] = None
     apg: Annotated[
         str | None,
-        typer.Option(metavar=PART, help="Adaptive projected guidance: eta (0), threshold (0 = none), momentum (0)."),
+        typer.Option(
+            parser=part_text,
+            metavar=PART,
+            help="Adaptive projected guidance: eta (0), threshold (0 = none), momentum (0).",
+        ),
     ] = None
     dynamic_thresholding: Annotated[
         str | None,
-        typer.Option(metavar=PART, help="mimic_scale (7), percentile (1), separate_channels, start, measure, phi (1)."),
+        typer.Option(
+            parser=part_text,
+            metavar=PART,
+            help="mimic_scale (7), percentile (1), separate_channels, start, measure, phi (1).",
+        ),
     ] = None
 
     refiner: Annotated[
@@ -69,6 +105,7 @@ class Grey:
     soft_inpainting: Annotated[
         str | None,
         typer.Option(
+            parser=part_text,
             metavar=PART,
             help="Grey is kept at high noise: schedule_bias (1), preservation_strength (0.5), "
             "transition_contrast_boost (4).",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfumato.errors import OutputError
+from sfumato.errors import OutputError, OutputFormatError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,7 +60,7 @@ class Gallery:
             if path.suffix.lower() in SUFFIXES and not path.is_dir():
                 self._file, self._folder = path, path.parent
             elif path.suffix and not path.is_dir() and not self.output.endswith("/"):
-                raise OutputError(
+                raise OutputFormatError(
                     f"--output {self.output} is neither a folder nor a picture; pictures end in "
                     f"{', '.join(SUFFIXES)}, and a new folder with a dot in its name needs a / at the end."
                 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from sfumato.errors import OutputError, PictureError
+from sfumato.errors import OutputError, OutputFormatError, PictureError
 
 PARAMETERS = "parameters"  # A1111's infotext
 CHUNK = "sfumato"  # our own JSON
@@ -50,7 +50,7 @@ def save(picture: Image.Image, path: str | os.PathLike[str], *, metadata: bool =
     path = Path(path)
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise OutputError(f"{path.name}: cannot write a picture as {path.suffix!r}; use .png, .jpg or .webp")
+        raise OutputFormatError(f"{path.name}: cannot write a picture as {path.suffix!r}; use .png, .jpg or .webp")
     texts = {key: picture.info[key] for key in (PARAMETERS, CHUNK) if key in picture.info} if metadata else {}
     plain = picture.copy()
     plain.info = {}

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sfumato.errors import ConfigError, ModelFileError, ModelNotFoundError, OutputError, WeightsError
+from sfumato.errors import ConfigError, ModelFileError, ModelNotFoundError, OutputError, OutputFormatError, WeightsError
 from sfumato.model import Model
 from sfumato.nn.embeddings import taught
 from sfumato.request import Embedding
@@ -94,7 +94,9 @@ def save_embedding(
     """
     path = Path(path)
     if path.suffix != ".safetensors" or dialect not in EMBEDDING_DIALECTS:
-        raise OutputError(f"{path}: an embedding is written as .safetensors, in {' or '.join(EMBEDDING_DIALECTS)}.")
+        raise OutputFormatError(
+            f"{path}: an embedding is written as .safetensors, in {' or '.join(EMBEDDING_DIALECTS)}."
+        )
     if not all(bool(torch.isfinite(tensor).all()) for tensor in embedding.vectors):
         raise OutputError(f"{path}: the vectors of {embedding.word!r} are not finite.")
     name = embedding.word if dialect == "diffusers" else "emb_params"

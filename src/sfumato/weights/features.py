@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from sfumato.errors import OutputError
+from sfumato.errors import OutputFormatError
 from sfumato.text.encode import Conditioning
 from sfumato.weights.writing import written_aside
 
@@ -16,7 +16,7 @@ def save_features(conditioning: Conditioning, path: Path | str, *, overwrite: bo
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise OutputError(f"{path}: features are written as .safetensors; name the file so.")
+        raise OutputFormatError(f"{path}: features are written as .safetensors; name the file so.")
     named = {"context": conditioning.context, "pooled": conditioning.pooled}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
     with written_aside(path, overwrite=overwrite) as aside:

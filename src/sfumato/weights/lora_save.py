@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sfumato.errors import ConfigError, OutputError, WeightsError
+from sfumato.errors import ConfigError, OutputError, OutputFormatError, WeightsError
 from sfumato.nn.lora import Adapters, adaptable
 from sfumato.nn.unet import UNet
 from sfumato.weights.build import on_meta
@@ -45,7 +45,7 @@ def save_lora(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise OutputError(f"{path}: a LoRA is written as .safetensors; name it so.")
+        raise OutputFormatError(f"{path}: a LoRA is written as .safetensors; name it so.")
     networks = {name: adapters for name, adapters in networks.items() if len(adapters)}
     if not networks or dialect not in WRITTEN:
         raise OutputError(f"{path}: nothing to write as {dialect!r}; a LoRA is written as {' or '.join(WRITTEN)}.")

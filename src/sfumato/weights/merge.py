@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sfumato.errors import ConfigError, WeightsError
+from sfumato.errors import RequestError, WeightsError
 from sfumato.nn.unet import UNet
 from sfumato.weights.files import DTYPES
 from sfumato.weights.ldm import unet_naming
@@ -107,7 +107,7 @@ def merge(
 
     With `third` the difference between the second and it is added to the first, else the first two are weighed. What
     is not weights (configurations, tokenizers, defaults) is the first's. `dtype`: by default what the first has.
-    Raises WeightsError for models that are not alike, ConfigError for a block that they do not have, and what
+    Raises WeightsError for models that are not alike, RequestError for a block that they do not have, and what
     `open_model` and `save_file` raise.
     """
     models = [None if name is None else open_model(name, prediction=prediction) for name in (first, second, third)]
@@ -196,7 +196,7 @@ def block_numbers(model: Opened) -> dict[str, str]:
 
 
 def check_blocks(mix: Mix, model: Opened, numbers: Mapping[str, str]) -> None:
-    """Raise ConfigError for a block that the model does not have."""
+    """Raise RequestError for a block that the model does not have."""
     names = [
         f"{network}.{name}"
         for network, component in model.components.items()
@@ -205,7 +205,8 @@ def check_blocks(mix: Mix, model: Opened, numbers: Mapping[str, str]) -> None:
     for block in mix.blocks:
         if block not in numbers.values() and not any(name == block or name.startswith(f"{block}.") for name in names):
             known = sorted(set(numbers.values()))
-            raise ConfigError(
+            raise RequestError(
                 f"there is no block {block!r}; there are {known[0]} to {known[-1]}, {', '.join(model.components)}, and "
-                "parts of them such as unet.down_blocks.1."
+                "parts of them such as unet.down_blocks.1.",
+                "blocks",
             )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sfumato.errors import OutputError
+from sfumato.errors import OutputFormatError
 from sfumato.weights.files import DTYPES, open_file
 from sfumato.weights.streaming import write_stream
 from sfumato.weights.writing import written_aside
@@ -16,7 +16,7 @@ def rewrite(source: Path, path: Path, *, dtype: torch.dtype | None = None, overw
     `dtype`: the precision of the others, by default their own. Raises what `open_file` raises, and OutputError.
     """
     if path.suffix != ".safetensors":
-        raise OutputError(f"{path}: weights are written as .safetensors; name the file so.")
+        raise OutputFormatError(f"{path}: weights are written as .safetensors; name the file so.")
     tensors = open_file(source)
     kept = {name: DTYPES[info.dtype] for name, info in tensors.infos.items()}
     outline = {

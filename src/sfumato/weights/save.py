@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.diffusion.denoiser import Prediction
-from sfumato.errors import OutputError
+from sfumato.errors import OutputFormatError
 from sfumato.model import Model
 from sfumato.text.clip_vocabulary import clip_tokenizer
 from sfumato.text.tokenizer import Tokenizer
@@ -110,7 +110,7 @@ def save_file(model: Model, path: Path | str, *, dtype: torch.dtype | None = Non
     if model.companion is not None:
         log.warning("%s is left out: a single file has no room for it", model.companion.files[0])
     if path.suffix != ".safetensors":
-        raise OutputError(f"{path}: a single file is written as .safetensors; name it so.")
+        raise OutputFormatError(f"{path}: a single file is written as .safetensors; name it so.")
     states = {name: network.state_dict() for name, network, _ in networks_of(model)}
     tensors = {
         rule.theirs: rule.write([states[network][name] for name in rule.ours]) for network, rule in single_rules(model)

@@ -76,7 +76,9 @@ def write_text(path: Path, text: str) -> None:
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError if something is in the way that must not be replaced."""
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; name another place, or say that it may be overwritten.")
+        raise OutputError(
+            f"{path} exists. Choose another name, or replace it with --overwrite (in Python overwrite=True)."
+        )
 
 
 def flush(path: Path) -> None:
