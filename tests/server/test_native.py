@@ -61,6 +61,14 @@ def test_all_is_decided_when_a_job_is_accepted(shared: TestClient) -> None:
     assert again.seed is not None
 
 
+def test_a_body_that_breaks_off_is_told_with_the_place_and_no_field(shared: TestClient) -> None:
+    broken = '{"request":\n {"prompt": }}'
+    answer = shared.post(f"{API}/jobs", content=broken, headers={"Content-Type": "application/json"})
+    told = answer.json()
+    assert (answer.status_code, told["code"], "field" in told) == (422, "body.json", False)
+    assert told["detail"] == "the body is not JSON: Expecting value: line 2 column 13 (char 24)"
+
+
 @pytest.mark.parametrize(
     ("request_", "code"),
     [

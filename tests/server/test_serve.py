@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import httpx2
+import pytest
 from PIL import Image
 
 import sfumato
@@ -32,6 +33,14 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         other.listen()
         port = str(other.getsockname()[1])
         assert run(["serve", "--port", port, "--data", str(tmp_path / "data")]) == 1
+
+
+def test_a_model_that_is_not_there_is_refused_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, told in (("drawn-wrold", "Did you mean 'drawn-world'?"), (str(tmp_path), "gives one a name")):
+        assert run(["serve", "--port", "0", "--model", name, "--data", str(tmp_path / "data")]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"sfumato: no model {name!r}; there are drawn-world") and told in said
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_served_picture_is_the_one_that_is_drawn_here(tmp_path: Path) -> None:

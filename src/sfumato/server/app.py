@@ -1,5 +1,6 @@
 """The application: the native API, the page, what says how the server is, and the guard around all."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -70,6 +71,9 @@ def told(error: Exception) -> Exception:
     """FastAPI's and Starlette's own errors as ours."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            broken = json.JSONDecodeError(first["ctx"]["error"], str(error.body), int(first["loc"][-1]))
+            return Problem(422, "body.json", f"the body is not JSON: {broken}")
         place = [str(each) for each in first["loc"]]
         field = ".".join(place[1:]) or place[0]
         return Problem(422, "request.shape", f"{field}: {first['msg']}", field=field)

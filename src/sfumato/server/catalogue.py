@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sfumato.text.prompt import PromptReport, report
 from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.adopted import entries
 from sfumato.weights.known import Known, known_models
-from sfumato.weights.locate import registry
+from sfumato.weights.locate import nearest, registry
 from sfumato.weights.titles import match
 
 log = logging.getLogger(__name__)
@@ -75,11 +75,11 @@ class Catalogue:
         wanted = name if name is not None else self.default()
         if wanted is None:
             raise Problem(409, "model.none", "there is no model; `sfumato models add NAME PATH` gives one a name")
-        if wanted not in known and (entry := titled(wanted)) is not None:
-            wanted = entry
-        if wanted not in known:
+        found = meant(wanted, known)
+        if found is None:
             named = ", ".join(sorted(known))
             raise Problem(422, "request.model", f"model is {wanted!r}; it must be one of {named}", field="model")
+        wanted = found
         card = self._fresh(known[wanted])
         if card is None:
             self.describe([wanted], seconds or self._settings.limits.describe)
@@ -163,6 +163,24 @@ class Catalogue:
         with self._lock:
             state, card = self._cards.get(known.name, ("", {}))
         return card if card and state == state_of(known) else None
+
+
+def meant(name: str, known: Collection[str]) -> str | None:
+    """The one of the known names that a text means: itself, or what a title of A1111 or ComfyUI stands for."""
+    if name in known:
+        return name
+    entry = titled(name)
+    return entry if entry in known else None
+
+
+def check_named(name: str) -> None:
+    """Raise ModelNotFoundError for the name of a model that there is not; a path is no name."""
+    known = [each.name for each in known_models()]
+    if meant(name, known) is None:
+        raise ModelNotFoundError(
+            f"no model {name!r}; there are {', '.join(sorted(known)) or 'none'}, and `sfumato models add NAME PATH` "
+            f"gives one a name.{nearest(name, known)}"
+        )
 
 
 def titled(name: str) -> str | None:

@@ -11,6 +11,7 @@ import uvicorn
 
 from sfumato.errors import ConfigError, RequestError, SfumatoError
 from sfumato.server.app import make_app
+from sfumato.server.catalogue import check_named
 from sfumato.server.guard import is_loopback
 from sfumato.server.service import Service
 from sfumato.server.settings import Settings
@@ -21,7 +22,7 @@ HARD_STOP = 1.0  # seconds for the running job after the second signal
 
 
 def check(settings: Settings) -> None:
-    """Raise RequestError for settings that would open the server to strangers."""
+    """Raise RequestError for settings that would open the server to strangers, ModelNotFoundError for no model."""
     if settings.token is None and not is_loopback(settings.host):
         raise RequestError(
             f"--host {settings.host} can be reached from other machines, and there is no token: anybody could use "
@@ -30,6 +31,8 @@ def check(settings: Settings) -> None:
         )
     if settings.token is not None and len(settings.token) < 16:
         raise RequestError("the token is too short to keep anybody out: use at least 16 characters.", "token")
+    if settings.model is not None:
+        check_named(settings.model)
 
 
 def listen(settings: Settings) -> socket.socket:
