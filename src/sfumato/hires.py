@@ -1,5 +1,6 @@
 """The second pass over a picture that was drawn small: enlarged, noised a part of the way back, and drawn on."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from sfumato.diffusion.presets import with_overrides
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.images import to_pixels
 from sfumato.nn.autoencoder import Posterior
-from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, SIDE_RANGE, Hires
+from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, SIDE_RANGE, Hires, Request
+from sfumato.request.said import Said
+from sfumato.text.words import words
 from sfumato.upscaling import enlarge, enlarge_latent, network_file
 from sfumato.wording import filled_in
 
@@ -50,15 +53,30 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
     )
     guides.check(job.model, again)
     other_words = hires.prompt is not None or hires.negative_prompt is not None
+    said = filled_in(again) if other_words else job.said
+    _check_loras(job, again, said)
     sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
     return replace(
         job,
         request=again,
         sampling=sampling,
         canvas=op.Canvas(width, height, job.model.stride),
-        said=filled_in(again) if other_words else job.said,
+        said=said,
         stage=STAGE,
     )
+
+
+def _check_loras(job: "Job", again: Request, said: Mapping[int, Said]) -> None:
+    """Raise RequestError for a LoRA that the second pass's prompt alone names: both passes are drawn by one model."""
+    for index in job.pictures:
+        acting = {*job.request.loras, *words(job.request, index, job.said).loras}
+        alone = [lora for lora in words(again, index, said).loras if lora not in acting]
+        if alone:
+            raise RequestError(
+                f"hires.prompt names the LoRA {alone[0]}, which does not act in the first pass; both passes "
+                "have the same LoRAs: name it in the prompt or among the loras too, or leave it out",
+                "hires.prompt",
+            )
 
 
 def enlarged(first: "Job", second: "Job", latent: Tensor | None, upscaler: str) -> Posterior:

@@ -1,6 +1,7 @@
 """The second pass over enlarged pictures: against diffusers' two pipelines, and what it promises itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -19,7 +20,7 @@ from sfumato.job import prepare
 from sfumato.metadata import parse_infotext, save
 from sfumato.model import Model
 from sfumato.replay import replay
-from sfumato.request import Hires, Request
+from sfumato.request import Hires, Lora, Request
 from sfumato.upscaling import covering, enlarge, enlarge_latent, middle, resize
 
 PROMPT = "a red house"
@@ -168,6 +169,23 @@ def test_a_second_pass_that_cannot_be_run_is_refused_before_anything_is(tiny: Mo
             with pytest.raises(RequestError):
                 list(stream(tiny, request(hires=hires, width=2048)))
     assert calls == []
+
+
+def test_a_lora_of_the_second_prompt_alone_is_refused_and_one_of_both_is_not(tiny: Model) -> None:
+    style = Lora("style", 0.8)
+    named = replace(tiny, loras=(style,))  # as one that the prompt names is added to it
+    with recorded(tiny.unet) as calls:
+        for hires in ("x <lora:style:0.8>", "x <lora:style:0.5>", "{x <lora:style:0.8>|y <lora:style:0.8>}"):
+            with pytest.raises(RequestError, match=r"hires\.prompt names the LoRA style:0\.[85], which") as caught:
+                prepare(tiny, request(hires={"prompt": hires}))
+            assert caught.value.field == "hires.prompt"
+        with pytest.raises(RequestError, match=r"style:0\.5"):
+            prepare(named, request(prompt="a <lora:style:0.8>", hires={"prompt": "x <lora:style:0.5>"}))
+    assert calls == []
+    same = {"prompt": "x <lora:style:0.8>"}
+    assert prepare(named, request(prompt="a <lora:style:0.8>", hires=same)).second is not None
+    assert prepare(named, request(loras=[style], hires=same)).second is not None
+    assert prepare(tiny, request(dialect="comfy", hires=same)).second is not None  # no LoRA, but words
 
 
 def test_a1111s_labels_name_upscalers() -> None:
