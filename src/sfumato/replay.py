@@ -15,7 +15,7 @@ from sfumato.events import Finished, Progress
 from sfumato.generation import as_it_is, batches, draw, environment
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, open_picture, to_mask, to_rgb
 from sfumato.job import Job, prepare
-from sfumato.metadata import FORMAT, describe, pixels_digest
+from sfumato.metadata import FORMAT, Description, describe, pixels_digest
 from sfumato.model import COMPANION, Model
 from sfumato.request import Request
 from sfumato.request.said import read_said
@@ -67,8 +67,7 @@ def replay(
     found = describe(picture)
     record, request = found.record, found.request
     if record is None or request is None:
-        by = f" but by {found.tool}" if found.tool else ", or without metadata"
-        raise PictureError(f"{os.fspath(picture)} was not made by sfumato{by}; only sfumato's own can be replayed")
+        raise PictureError(f"{os.fspath(picture)} {_why_not(found)}")
     if record.get("format") != FORMAT:
         raise PictureError(f"{os.fspath(picture)} has metadata of format {record.get('format')}; this is {FORMAT}")
     engine = engine or Engine()
@@ -99,6 +98,22 @@ def replay(
         return Verdict("missing picture", "a picture is not the one that it was made from")
     changes = other + _other_environment(record, weights, job.request)
     return _compare(Path(picture), record, _again(job, record["index"], record.get("halted_at")), changes)
+
+
+def _why_not(found: Description) -> str:
+    """Why there is nothing to make a picture again from."""
+    if found.tool != "sfumato":
+        by = f" but by {found.tool}" if found.tool else ", or without metadata"
+        return f"was not made by sfumato{by}; only sfumato's own can be replayed"
+    if "Script" in found.settings:
+        return (
+            "is the sheet of a grid, and no picture that was drawn; replay the pictures of its cells, which were "
+            "written with it"
+        )
+    return (
+        "was made by sfumato, but of what it said only the text `parameters` is left; a replay needs `sfumato` too, "
+        "which the picture has as it was first written"
+    )
 
 
 def _masked_as(request: Request, model: Model, *, verify: bool) -> Request:

@@ -29,6 +29,9 @@ def test_grid_writes_each_cell_and_a_labelled_sheet(sfumato: Run, model: Path, h
         assert sheet.width > 2 * SIDE
         assert sheet.height > 2 * SIDE
         assert "X Values" in sheet.text["parameters"]  # type: ignore[attr-defined]
+    done = sfumato("replay", document["grid"], "--verify")
+    assert done.returncode == 1
+    assert f"{document['grid']} is the sheet of a grid, and no picture that was drawn; replay the" in done.stderr
 
 
 def test_a_grid_needs_an_axis_that_there_is(sfumato: Run, model: Path) -> None:
