@@ -22,9 +22,9 @@ from sfumato.memory import (
     Shape,
     available,
     checked_budget,
-    gigabytes,
     make_plan,
     networks,
+    readable_size,
     resident,
     surely_fits,
 )
@@ -274,7 +274,7 @@ class Engine:
         plan = make_plan(model, shape, dtype, self.memory, here=resident() - held, available=(free or 0) + held)
         if plan.saves:
             level = logging.WARNING if self.memory == "auto" else logging.INFO  # nobody asked for it
-            log.log(level, "to fit into the memory (%s in all): %s", gigabytes(plan.peak), plan.saves)
+            log.log(level, "to fit into the memory (%s in all): %s", readable_size(plan.peak), plan.saves)
         if plan.streams and can_stream(self.device):
             self._drop(key)
             opened = opened or self._open(*key)

@@ -92,9 +92,10 @@ def make_plan(model: Model, shape: Shape, dtype: torch.dtype, budget: str, *, he
     least = min(plans, key=lambda plan: plan.peak)
     raise MemoryLimitError(
         f"{shape.width}x{shape.height}{f' with {shape.batch} pictures together' if shape.batch > 1 else ''} needs "
-        f"{gigabytes(plans[0].peak)}, and {gigabytes(least.peak)} with everything that saves memory "
-        f"({least.saves or 'nothing is left to save'}); {gigabytes(limit)} are there. Draw smaller pictures"
-        f"{', or fewer together (--batch 1),' if shape.batch > 1 else ''} or give it more with --memory."
+        f"{readable_size(plans[0].peak)}, and {readable_size(least.peak)} with everything that saves memory "
+        f"({least.saves or 'nothing is left to save'}); {readable_size(limit)} are there. Draw smaller pictures"
+        f"{', or fewer together (--batch 1),' if shape.batch > 1 else ''} or give it at least "
+        f"{least_size(least.peak)} with --memory."
     )
 
 
@@ -288,6 +289,12 @@ def surely_fits(files: int, shape: Shape, free: int) -> bool:
     return 2 * files + MOST * shape.width * shape.height * shape.batch + (1 << 30) <= free
 
 
-def gigabytes(size: int) -> str:
+def least_size(peak: int) -> str:
+    """Return a budget, as `parse_size` reads it, in which a peak fits."""
+    other = 10 << 20  # bytes by which the next process may begin with more
+    return f"{-(-(peak + other) // (50 << 20)) * 50}MB"
+
+
+def readable_size(size: int) -> str:
     """Return a size for people."""
-    return f"{size / 2**30:.1f} GB"
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"

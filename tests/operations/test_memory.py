@@ -132,9 +132,15 @@ def test_a_plan_gives_up_as_little_as_it_has_to(pair: Pairs) -> None:
 
 def test_what_does_not_fit_is_refused_with_the_numbers_and_a_remedy(pair: Pairs) -> None:
     shape = Shape(1024, 1024, batch=4)
-    says = r"1024x1024 with 4 pictures together needs \d+\.\d GB, and \d+\.\d GB with everything.*--batch 1"
+    says = r"1024x1024 with 4 pictures together needs \d+ MB, and \d+ MB with everything.*--batch 1"
     with pytest.raises(MemoryLimitError, match=says):
         plan(pair("sd1").ours, "1MB", free=2**40, shape=shape)
+    with pytest.raises(MemoryLimitError, match=r"; 1 MB are there\. .*at least \d+MB with --memory") as caught:
+        plan(pair("sd1").ours, "1MB", free=2**40, shape=shape)
+    told = re.search(r"at least (\d+MB)", str(caught.value))
+    assert told is not None
+    peak = plan(pair("sd1").ours, told[1], free=0, shape=shape).peak  # what was told is enough,
+    assert 10 << 20 <= parse_size(told[1]) - peak < 60 << 20  # with little to spare
     with pytest.raises(RequestError, match="auto, low, or a size"):
         parse_size("much")
     assert [parse_size(text) for text in ("4GB", "1.5 GiB", "300M", "1024")] == [
