@@ -18,6 +18,11 @@ SfumatoError
 """
 
 
+def reason(error: Exception) -> str:
+    """Why something could not be read or written: in the system's words, without its number and the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 class SfumatoError(Exception):
     """The base of every error that sfumato raises on purpose."""
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from sfumato.errors import PictureError, RequestError
+from sfumato.errors import PictureError, RequestError, reason
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_SIDE = 16_384  # pixels; what JPEG and WebP hold, about
@@ -69,7 +69,7 @@ def open_picture(source: PictureSource, *, formats: tuple[str, ...] = FORMATS) -
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} is too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise PictureError(f"{name} cannot be read: {error}") from error
+        raise PictureError(f"{name} cannot be read: {reason(error)}") from error
 
 
 def _check_size(picture: Image.Image, name: str) -> None:

@@ -76,6 +76,7 @@ FAILURES = {
         ("txt2img", "a", "--steps", "1", "-o", "/proc/none/"),
         "sfumato: /proc/none: No such file or directory. Check the path",
     ),
+    "a folder for a picture": (("img2img", ".", "a"), "sfumato: . cannot be read as a picture: Is a directory."),
     "a folder for a file": (("train", "unet", "."), "sfumato: .: Is a directory. Check the path"),
     "merged model exists": (
         ("models", "merge", *EMBEDDED, "-o", "photo.png"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from sfumato.errors import PictureError
+from sfumato.errors import PictureError, reason
 from sfumato.images import open_picture, to_mask, to_rgb
 from sfumato.metadata import describe, pixels_digest
 from sfumato.request import Request
@@ -38,7 +38,7 @@ def difference(path: Path, request: Request, index: int) -> str | None:
             if opened.format != "JPEG" and pixels_digest(opened.convert("RGB")) != record["pixels"]["sha256"]:
                 return "has other pixels than when it was made"
     except (PictureError, OSError, ValueError, KeyError, TypeError) as error:
-        return f"cannot be read ({error})"
+        return f"cannot be read ({reason(error)})"
     return None
 
 

@@ -31,7 +31,7 @@ from sfumato.cli import (
 from sfumato.cli.guides import PARTS
 from sfumato.cli.options import NUMBER, SIZE
 from sfumato.cli.progress import is_verbose
-from sfumato.errors import OutputFormatError, RequestError, SfumatoError
+from sfumato.errors import OutputFormatError, RequestError, SfumatoError, reason
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -134,8 +134,7 @@ def _explained(failure: Exception) -> tuple[str, int]:
 
 def _refused(failure: OSError) -> str:
     """What the system refuses, by its path and without the system's number for it."""
-    path, reason = failure.filename, failure.strerror
-    return str(failure) if reason is None else reason if path is None else f"{path}: {reason}"
+    return reason(failure) if failure.filename is None else f"{failure.filename}: {reason(failure)}"
 
 
 def _told(text: str, code: int) -> int:

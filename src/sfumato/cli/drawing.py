@@ -281,7 +281,7 @@ def check_picture(source: str) -> None:
     """
     from PIL import Image, UnidentifiedImageError
 
-    from sfumato.errors import PictureError
+    from sfumato.errors import PictureError, reason
 
     try:
         with Image.open(source):
@@ -291,7 +291,7 @@ def check_picture(source: str) -> None:
     except UnidentifiedImageError:
         raise PictureError(f"{source} is not a picture that can be read; PNG, JPEG and WebP can.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{source} cannot be read as a picture: {error}.") from error
+        raise PictureError(f"{source} cannot be read as a picture: {reason(error)}.") from error
 
 
 def _show(bar: Bar, numbers: tuple[int, ...], total: int, step: int, steps: int) -> None:

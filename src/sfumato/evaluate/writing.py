@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sfumato.errors import OutputError
+from sfumato.errors import OutputError, reason
 from sfumato.evaluate.report import Report
 from sfumato.evaluate.sheet import neighbour_sheet, suite_sheet
 from sfumato.evaluate.table import markdown
@@ -19,7 +19,9 @@ def write(report: Report, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error}. Name a new folder; nothing is overwritten.") from error
+        raise OutputError(
+            f"{folder} cannot be made: {reason(error)}. Name a new folder; nothing is overwritten."
+        ) from error
     texts = {"report.json": report.to_json() + "\n", "table.md": markdown(report)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from sfumato.errors import PictureError, SfumatoError
+from sfumato.errors import PictureError, SfumatoError, reason
 from sfumato.metadata.comfyui import describe_graph
 from sfumato.metadata.containers import CHUNK, PARAMETERS, read_texts
 from sfumato.metadata.infotext import parse_infotext
@@ -48,7 +48,7 @@ def describe(picture: str | os.PathLike[str] | Image.Image) -> Description:
     except UnidentifiedImageError as error:
         raise PictureError(f"{os.fspath(picture)} is not a PNG, JPEG or WebP picture") from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{os.fspath(picture)} cannot be read: {error}") from error
+        raise PictureError(f"{os.fspath(picture)} cannot be read: {reason(error)}") from error
 
 
 def describe_texts(texts: Mapping[str, str]) -> Description:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sfumato.errors import ModelFileError, WeightsError
+from sfumato.errors import ModelFileError, WeightsError, reason
 from sfumato.scenes.scene import place_at
 from sfumato.scenes.vocabulary import BACKGROUNDS, COLOURS, KINDS, SIZES, STYLES
 
@@ -195,7 +195,7 @@ def load_reader(path: Path) -> Reader:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise ModelFileError(f"{path} cannot be read as a reader's weights: {error}") from error
+        raise ModelFileError(f"{path} cannot be read as a reader's weights: {reason(error)}") from error
     other = [name for name, words in _words().items() if metadata.get(name) != words]
     expected = {key: value.shape for key, value in reader.state_dict().items()}
     if other or {key: value.shape for key, value in tensors.items()} != expected:

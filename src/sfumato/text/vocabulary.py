@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from sfumato.errors import ConfigError, ModelFileError
+from sfumato.errors import ConfigError, ModelFileError, reason
 
 Merge = tuple[str, str]
 
@@ -68,7 +68,7 @@ def read_merges(path: Path) -> list[Merge]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path} cannot be read as merges: {error}") from error
+        raise ModelFileError(f"{path} cannot be read as merges: {reason(error)}") from error
     merges = []
     for number, line in enumerate(lines, start=1):
         line = line.removesuffix("\r")
@@ -86,7 +86,7 @@ def read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} cannot be read as JSON: {error}") from error
+        raise ModelFileError(f"{path} cannot be read as JSON: {reason(error)}") from error
 
 
 def write_vocabulary(folder: Path, vocab: dict[str, int], merges: Sequence[Merge]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sfumato.errors import DataError
+from sfumato.errors import DataError, reason
 from sfumato.train.data.records import (
     PICTURE_SUFFIXES,
     FilePlace,
@@ -135,7 +135,7 @@ def json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from error
+        raise DataError(f"{path} cannot be read as JSON: {reason(error)}.") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} must be a JSON object.")
     return value

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, reason
 from sfumato.train.data.buckets import BucketRules, settled
 from sfumato.train.data.records import Group
 from sfumato.train.data.words import CaptionRules
@@ -215,7 +215,7 @@ def _table(path: Path) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         table = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
+        raise ConfigError(f"{path} cannot be read: {reason(error)}.") from error
     except (ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
         raise ConfigError(f"{path} is not {kind}: {error}.") from error

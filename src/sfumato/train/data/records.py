@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sfumato.errors import DataError
+from sfumato.errors import DataError, reason
 from sfumato.train.data.buckets import BucketRules
 from sfumato.train.data.words import CaptionRules
 
@@ -133,7 +133,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}.") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {reason(error)}.") from error
 
 
 def _too_long(path: Path) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sfumato.errors import DataError
+from sfumato.errors import DataError, reason
 from sfumato.train.data.records import MAX_CAPTION, Record, Source, SpanPlace, checked_captions
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -126,7 +126,7 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
         hint = "compressed: unpack it, pictures gain nothing" if _compressed(path) else f"no tar, or damaged: {error}"
         raise DataError(f"{path} is {hint}.") from error
     except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {reason(error)}.") from error
 
 
 def _check_end(path: Path, offset: int, length: int) -> None:
