@@ -40,7 +40,8 @@ ARROWS: dict[str, set[str]] = {
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
         "guides": "model nn text request diffusion.guidance",
-        "hires": "wording guides images operations request nn upscaling diffusion job",
+        # which LoRAs the prompts of both passes name: one model draws both
+        "hires": "wording guides images operations request nn upscaling diffusion job text.words",
         "job": "wording places controls guides text.words operations hires outpainting request model nn metadata images"
         " masks diffusion",
         "instructed": "operations model nn diffusion text",
