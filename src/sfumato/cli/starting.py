@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.options import NUMBER, number, parse_size, whole
+from sfumato.cli.options import NUMBER, SIZE, number, parse_size, whole
 
 Share = Annotated[
     float | None,
@@ -103,13 +103,22 @@ def parse_variation(text: str | None) -> tuple[float | int, ...] | None:
     return (float(strength), int(seed)) if colon else (float(strength),)
 
 
+def enlargement(text: str) -> str:
+    """A text that says how large a second pass is, as it is. Raises typer.BadParameter for any other."""
+    if NUMBER.fullmatch(text) or SIZE.fullmatch(text.strip()):
+        return text
+    raise typer.BadParameter(f"{text!r} is neither so many times as large, such as 2, nor a size, such as 768x1024.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Enlarging:
     """A second pass over the picture, enlarged."""
 
     hires: Annotated[
         str | None,
-        typer.Option(metavar="F|WxH", help="Draw small, enlarge so many times or to this size, and draw on."),
+        typer.Option(
+            parser=enlargement, metavar="F|WxH", help="Draw small, enlarge so many times or to this size, and draw on."
+        ),
     ] = None
     hires_upscaler: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="latent (by default), latent_bicubic, lanczos, a network.")
