@@ -56,6 +56,10 @@ WRONG_USAGE = {
     "no such block": (("models", "merge", *EMBEDDED, "-o", "c.safetensors", "--block", "ZZ=1"), "no block 'ZZ'"),
     "no address": (("txt2img", "a", "--server", "localhost:7860"), "begins with http:// or https://"),
     "words of a part": (("txt2img", "--freeu", "a cat"), "'--freeu': 'a cat' is neither on, nor a number"),
+    "words of a second pass": (
+        ("txt2img", "--hires", "a cat"),
+        "'--hires': 'a cat' is neither so many times as large, such as 2, nor a size",
+    ),
     "an axis twice": (
         ("grid", "a", "--x", "steps=1,2", "--x", "seed=1,2"),
         "--x is given twice, as steps=1,2 and seed=1,2",
@@ -79,7 +83,7 @@ FAILURES = {
     "a folder for a picture": (("img2img", ".", "a"), "sfumato: . cannot be read as a picture: Is a directory."),
     "a folder for a file": (("train", "unet", "."), "sfumato: .: Is a directory. Check the path"),
     "merged model exists": (
-        ("models", "merge", *EMBEDDED, "-o", "photo.png"),
+        ("models", "merge", "none", "none", "-o", "photo.png"),
         "photo.png exists. Choose another name, or replace it with --overwrite",
     ),
     "output in a file": (("txt2img", "a", "-o", "empty.txt/"), "empty.txt is a file"),

@@ -9,8 +9,9 @@ import typer
 from sfumato.cli.options import Machine, Voice, Which, between, grouped
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
-from sfumato.errors import OutputError, OutputFormatError
+from sfumato.errors import OutputFormatError
 from sfumato.request import Request, checked_dialect
+from sfumato.weights.writing import refuse_existing
 
 if TYPE_CHECKING:
     from sfumato.text.prompt import PromptReport
@@ -48,8 +49,8 @@ def encode(
     """
     if save is not None and save.suffix != ".safetensors":
         raise OutputFormatError(f"--save {save}: features are written as .safetensors; name the file so.")
-    if save is not None and save.exists() and not overwrite:
-        raise OutputError(f"{save} exists. Choose another name, or replace it with --overwrite.")
+    if save is not None:
+        refuse_existing(save, overwrite=overwrite)
     request = Request(prompt=prompt, dialect=checked_dialect(dialect), seed=seed, styles=style or ())
     from sfumato.text.telling import asked
     from sfumato.text.words import words

@@ -9,6 +9,7 @@ import typer
 from sfumato.cli.options import Voice, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
+from sfumato.weights.writing import refuse_existing
 
 app = typer.Typer()
 
@@ -46,6 +47,7 @@ def merge(
 ) -> None:
     """Mix two models, or add the difference of two to a third: FIRST + W (SECOND - MINUS)."""
     blocks = dict(_block(text) for text in block or ())
+    refuse_existing(output, overwrite=overwrite)
     from sfumato.engine import named_dtype
     from sfumato.weights.merge import merge as mix
 

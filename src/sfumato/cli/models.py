@@ -10,7 +10,7 @@ from sfumato.cli import merging, registering
 from sfumato.cli.options import Voice, between, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
-from sfumato.errors import OutputError
+from sfumato.weights.writing import refuse_existing
 
 if TYPE_CHECKING:
     from sfumato.weights.describe import Description
@@ -116,8 +116,7 @@ def convert(
 
     A model: a diffusers folder, or one .safetensors file with the original names; without an averaged copy (EMA).
     """
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    refuse_existing(output, overwrite=overwrite)
     if to is not None:
         _convert_lora(model, output, to, dtype, voice=voice, overwrite=overwrite)
         return
@@ -191,8 +190,7 @@ def assemble(
 
     The folders are the export folders of training runs: unet, vae, text_encoder, tokenizer and scheduler.
     """
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists. Choose another name, or replace it with --overwrite.")
+    refuse_existing(output, overwrite=overwrite)
     from sfumato.engine import named_dtype
     from sfumato.weights.assemble import assemble as put_together
 
