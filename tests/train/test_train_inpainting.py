@@ -264,7 +264,11 @@ def test_things_are_masked_as_often_as_asked(models: dict[str, Path], tmp_path: 
     task = world_of(models["sd1"], tmp_path, things=0.25, whole=1.0)
     alone = [task._alone(0, number) is not None for number in range(400)]
     assert 0.18 < sum(alone) / 400 < 0.32
-    assert all(bool(task._mask(0, number).all()) for number in range(400) if not alone[number])
+    [part] = passes(task.config.run, 0, 0)
+    batch = task.draw(part)
+    whole = [bool(mask.all()) for mask in batch.shown.masks]
+    told = [task._alone(index, number) is None for index, number in zip(batch.indices, part.numbers, strict=True)]
+    assert whole == told
 
 
 def test_kept_pictures_train_as_those_that_are_read_each_time(
@@ -310,3 +314,41 @@ def test_what_only_the_drawn_world_knows_is_refused_elsewhere(
         tiny.train("inpainting", tmp_path / "run", sections(models["sd1"], pictures, things=0.5))
     with pytest.raises(ConfigError, match=r"inpainting.things is 1.5"):
         tiny.train("inpainting", tmp_path / "run", sections(models["sd1"], pictures, things=1.5))
+
+
+def test_workers_change_nothing_where_things_are_masked(models: dict[str, Path], tmp_path: Path) -> None:
+    for workers in (0, 2):
+        given = {
+            "run": {"workers": workers, "batch": 8, "steps": 3},
+            "data": {"source": "world", "size": 32, "pool": 12, "caption": "", "counts": [0.5, 0.5]},
+            "start": {"model": str(models["sd1"])},
+            "inpainting": {"things": 0.5},
+            "lora": {"rank": 2, "unet": ["attention"]},
+        }
+        assert tiny.train("inpainting", tmp_path / str(workers), given) == 3
+    found, expected = tiny.state(tmp_path / "2"), tiny.state(tmp_path / "0")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lora": {"dialect": "peft"}}, r"lora\.dialect is given, but a companion"),
+        ({"lora": {"unet": ["conv_in*"]}}, r"names the first layer alone"),
+        ({"lora": {"unet": ["*.nothing"]}}, r"No layer of this network fits"),
+    ],
+)
+def test_what_is_no_companion_is_refused(
+    models: dict[str, Path], pictures: Path, tmp_path: Path, wrong: dict[str, dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny.train("inpainting", tmp_path / "run", {**sections(models["sd1"], pictures), **wrong})
+
+
+def test_recomputed_activations_change_nothing_of_a_companion(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    for recompute in (False, True):
+        given = {**sections(models["sd1"], pictures), "lora": {"rank": 2}, "run": {"recompute": recompute, "steps": 1}}
+        tiny.train("inpainting", tmp_path / str(recompute), given)
+    assert tiny.losses(tmp_path / "True") == tiny.losses(tmp_path / "False")

@@ -24,7 +24,7 @@ from sfumato.train.data.kept import Kept
 from sfumato.train.device import autocast, compile_if_asked, pick_device
 from sfumato.train.division import divide, in_buckets
 from sfumato.train.foundation import Foundation, foundation
-from sfumato.train.latents import cached_latents
+from sfumato.train.latents import cached_latents, refuse_varying
 from sfumato.train.objective import DenoisingLoss
 from sfumato.train.plan import Pass, generator
 from sfumato.train.sheet import contact_sheet
@@ -97,10 +97,12 @@ class Denoising(ABC):
             chunks = [range(at, min(at + SCENES, needed)) for at in range(0, needed, SCENES)]
             drawn = ahead(self.world.scenes, chunks, count_workers(config.run, self.device))
             self.world.held = [each for some in drawn for each in some]
+        refuse_varying(self.samples)
         if config.data.keep:
             self.samples = Kept(self.samples, needed, config.run, self.device)
         self.latents = cached_latents(self.base.autoencoder, self.samples, needed, config, self.device)
         self._encoded: dict[str, Conditioning] = {}
+        self.base.unet.gradient_checkpointing = config.run.recompute
         compile_if_asked(config.run, self.base.unet)
 
     def _add_class(self, settings: prior.PriorConfig) -> None:

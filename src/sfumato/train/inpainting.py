@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
-from sfumato.nn.lora import Adapters, create
+from sfumato.nn.lora import Adapters, Target, create
 from sfumato.nn.widened import widened
 from sfumato.operations import inpainting_condition, nearest_mask
 from sfumato.scenes.scene import Scene
 from sfumato.text.encode import Conditioning
 from sfumato.train.config import TrainConfig, build
-from sfumato.train.data.kept import Kept
 from sfumato.train.denoising import Batch, Denoising
 from sfumato.train.device import autocast
 from sfumato.train.foundation import Foundation, whole_model
@@ -55,7 +54,8 @@ class InpaintingConfig:
 
 @dataclass(frozen=True)
 class Masked:
-    """How a batch is masked: masks [B, 1, H, W], true = repaint, and noise [B, C, h, w] of what is encoded of the rest.
+    """How a batch is masked: masks [B, 1, H, W], true = repaint, and noise [B, C, h, w] of what is encoded of the rest,
+    or a zero for none.
 
     `pixels` [B, 3, H, W] are the pictures; None where they are on the device already.
     """
@@ -70,19 +70,25 @@ class InpaintingTask(Denoising):
 
     def __init__(self, config: TrainConfig) -> None:
         self.settings = read_settings(config)
-        super().__init__(config)
+        self.targets = read_targets(config)
         self.adapters: Adapters | None = None
-        if not config.lora:
+        super().__init__(config)
+        if self.adapters is None:
             self.base.unet.requires_grad_(True)
-            return
-        made = create(self.base.unet, targets_of(lora_settings(config), UNET), seed=config.run.seed)
-        self.adapters = Adapters({path: each for path, each in made.items() if path != "conv_in"})
-        self.adapters.attach(self.base.unet.requires_grad_(False))
-        self.base.unet.conv_in.requires_grad_(True)
+        else:
+            self.adapters.attach(self.base.unet.requires_grad_(False))
+            self.base.unet.conv_in.requires_grad_(True)
 
     def prepared(self, base: Foundation) -> Foundation:
         model = self.plain = whole_model(base)
+        if self.targets and model.family.inpainting:
+            raise ConfigError(f"{model.name} inpaints already; [lora] is for a companion of one that does not.")
         unet = base.unet if model.family.inpainting else widened(base.unet)
+        if self.targets:
+            made = create(unet, self.targets, seed=self.config.run.seed)
+            self.adapters = Adapters({path: each for path, each in made.items() if path != "conv_in"})
+            if not len(self.adapters):
+                raise ConfigError("lora.unet names the first layer alone, which is trained whole; name others.")
         model = replace(model, unet=unet, family=inpainting_family(model.family), files={}, hash_files=None)
         return replace(base, unet=unet, model=model)
 
@@ -94,19 +100,19 @@ class InpaintingTask(Denoising):
 
     def draw(self, part: Pass) -> Batch:
         batch = super().draw(part)
-        shape = batch.clean.shape[1:]
-        return replace(batch, shown=self._masked(batch.indices, part.numbers, part.normal(MASKED, shape)))
+        masked = self._masked(batch.indices, part.numbers, part.normal(MASKED, batch.clean.shape[1:]))
+        for at, (index, number) in enumerate(zip(batch.indices, part.numbers, strict=True)):
+            alone = self._alone(index, number)
+            if alone is not None:
+                masked.masks[at] = mask_of(alone[1], masked.masks.shape[-1], self.config.run.seed, number) >= 0.5
+        return replace(batch, shown=masked)
 
     def _masked(self, indices: Sequence[int], numbers: Sequence[int], noise: Tensor) -> Masked:
-        masks = [self._mask(index, number) for index, number in zip(indices, numbers, strict=True)]
-        pixels = None if isinstance(self.samples, Kept) else self.samples.in_bucket(indices)
+        """Random masks of samples of the data that have these numbers in the run."""
+        size = self.samples.bucket(indices[0])
+        masks = [random_mask(self.config.run.seed, number, size, self.shape) for number in numbers]
+        pixels = None if self.samples.on_device else self.samples.in_bucket(indices)
         return Masked(torch.stack(masks) >= 0.5, noise, pixels)
-
-    def _mask(self, index: int, number: int) -> Tensor:
-        """The mask of a sample of the data that has this number in the run, [1, H, W]."""
-        seed, size = self.config.run.seed, self.samples.bucket(index)
-        alone = self._alone(index, number)
-        return mask_of(alone[1], size[0], seed, number) if alone else random_mask(seed, number, size, self.shape)
 
     def _alone(self, index: int, number: int) -> tuple[Scene, tuple[float, float, float, float]] | None:
         """The scene of a sample with the one thing of it that is masked, and its box; None where none is."""
@@ -124,8 +130,9 @@ class InpaintingTask(Denoising):
         return said
 
     def extra_input(self, batch: Batch) -> Tensor:
-        noise = batch.part.normal(MASKED, batch.clean.shape[1:]) if batch.shown is None else None
-        shown = batch.shown if noise is None else self._masked(batch.indices, batch.part.numbers, noise)
+        shown = batch.shown  # none in validation, where no thing is told alone
+        if shown is None:
+            shown = self._masked(batch.indices, batch.part.numbers, batch.part.normal(MASKED, batch.clean.shape[1:]))
         return self._seen(batch.indices, shown, batch.mirrored)
 
     def sheet_input(self, indices: Sequence[int]) -> Tensor:
@@ -166,6 +173,19 @@ class InpaintingTask(Denoising):
             return
         assert self.base.model is not None
         save_folder(replace(self.base.model, scheduler=self.objective.described), folder, overwrite=True)
+
+
+def read_targets(config: TrainConfig) -> list[Target]:
+    """The layers that [lora] names, none without it. Raises ConfigError for what a companion has not."""
+    if not config.lora:
+        return []
+    others = sorted(config.lora.keys() - {"rank", "alpha", "unet"})
+    if others or "lora" in config.start:
+        said = f"lora.{others[0]}" if others else "start.lora"
+        raise ConfigError(
+            f"{said} is given, but a companion for inpainting changes a UNet from its start; leave it out."
+        )
+    return targets_of(lora_settings(config), UNET)
 
 
 def read_settings(config: TrainConfig) -> InpaintingConfig:

@@ -52,7 +52,6 @@ class InversionTask(Denoising):
         self.settings = read_settings(config)
         self.rows: dict[str, Rows] = {}
         super().__init__(config)
-        self.base.unet.gradient_checkpointing = config.run.recompute
 
     def prepared(self, base: Foundation) -> Foundation:
         model, word = whole_model(base), self.settings.token

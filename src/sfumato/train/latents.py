@@ -16,12 +16,12 @@ from sfumato.train.ahead import ahead, count_workers
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import Samples
 from sfumato.train.data.buckets import Size
-from sfumato.train.data.kept import Kept
 from sfumato.train.device import autocast
 
 log = logging.getLogger(__name__)
 
-CHUNK, CHUNK_ON_DEVICE = 32, 256  # pictures encoded at a time: on a CPU, and elsewhere
+CHUNK = 32  # pictures encoded at a time
+PIXELS = 256 * 128 * 128  # of them, where they are so small that a device would wait
 
 
 Held = dict[str, Tensor]
@@ -66,10 +66,8 @@ def cached_latents(
     """The latents of samples number 0 to `count` - 1; a picture that several of them show is encoded once.
 
     Kept in the run's folder under a name that depends on the encoder's weights, the pictures and the precision, so that
-    a resumed run reads them. Raises ConfigError for samples that are cut anew each time.
+    a resumed run reads them.
     """
-    if samples.varies:
-        raise ConfigError("random_crop cuts pictures anew each time, but latents are encoded once; switch it off.")
     firsts = [samples.first_alike(index) for index in range(count)]
     distinct: dict[Size, list[int]] = {}
     for index in sorted(set(firsts)):
@@ -91,13 +89,20 @@ def cached_latents(
     return Latents(held, [place[first] for first in firsts], autoencoder.config.scaling_factor)
 
 
+def refuse_varying(samples: Samples) -> None:
+    """Raises ConfigError for samples that are cut anew each time: neither they nor their latents can be kept."""
+    if samples.varies:
+        raise ConfigError("random_crop cuts pictures anew each time, but latents are encoded once; switch it off.")
+
+
 def _encoded(
     autoencoder: Autoencoder, samples: Samples, indices: Sequence[int], config: TrainConfig, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     means, stds = [], []
-    size = CHUNK if device.type == "cpu" else CHUNK_ON_DEVICE
+    width, height = samples.bucket(indices[0])
+    size = CHUNK if device.type == "cpu" else max(CHUNK, PIXELS // (width * height))
     chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
-    workers = 0 if isinstance(samples, Kept) else count_workers(config.run, device)
+    workers = 0 if samples.on_device else count_workers(config.run, device)
     for mirrored in (False, True) if config.data.mirror else (False,):
         for number, pixels in enumerate(ahead(samples.in_bucket, chunks, workers)):
             pixels = pixels.flip(-1) if mirrored else pixels

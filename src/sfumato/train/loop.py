@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sfumato.errors import CheckpointError
-from sfumato.nn.unet import UNet
 from sfumato.train import checkpoint, sharded
 from sfumato.train.ahead import ahead, count_workers
 from sfumato.train.checkpoint import Progress, State
@@ -93,9 +92,6 @@ class Training:
         self.folder = Path(config.run.output)
         passes(config.run, 0, 0, ranks.rank, ranks.size)  # refuses what cannot be divided
         networks = task.networks
-        for network in networks.values():
-            if config.run.recompute and isinstance(network, UNet):
-                network.gradient_checkpointing = True
         self.divided = config.run.shard and ranks.size > 1
         if self.divided:
             sharded.shard(networks)
@@ -124,10 +120,13 @@ class Training:
         with Journal(self.config, progress, self.ranks, self.report) as journal, _until_interrupted() as interrupted:
             coming = Coming(run, progress.step, progress.samples, self.ranks.rank, self.ranks.size)
             made = ahead(self._made, coming, self.workers)
+            looked_at = (run.validate_every, run.save_every, run.sheet_every)
             while progress.step < run.steps:
                 progress = self.step(progress, journal, made)
                 finished = progress.step == run.steps
                 stop = self.ranks.any(interrupted())
+                if any(progress.step % every == 0 for every in looked_at) or finished or stop:
+                    self.check_gradient()
                 if progress.step % run.validate_every == 0 or finished:
                     journal.note_validation(progress, self.with_averages(self.task.validate))
                 if progress.step % run.save_every == 0 or finished or stop:
@@ -182,7 +181,8 @@ class Training:
     def check_gradient(self) -> None:
         """Raises CheckpointError if the last step's gradient was not finite.
 
-        Beside a device it is asked a step later, or before anything is written, so that the device need not wait.
+        Beside a device it is asked a step later, so that the device need not wait; but before a validation, a
+        checkpoint or a sheet.
         """
         if self.norm is not None and not torch.isfinite(self.norm[1]):
             raise CheckpointError(
@@ -204,7 +204,6 @@ class Training:
 
     def save(self, progress: Progress) -> None:
         """A checkpoint; divided state is written while the run goes on, and settled before the next."""
-        self.check_gradient()
         self.settle()
         if self.divided:
             self.saving = Saving(self, progress)

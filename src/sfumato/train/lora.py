@@ -64,7 +64,6 @@ class LoraTask(Denoising):
         networks = networks_of(self.model)
         for name, adapters in self.adapters.items():
             adapters.attach(networks[name])
-        self.base.unet.gradient_checkpointing = config.run.recompute
 
     def prepared(self, base: Foundation) -> Foundation:
         self.model = whole_model(base)

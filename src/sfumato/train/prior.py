@@ -106,6 +106,8 @@ def open_class(prior: PriorConfig, config: TrainConfig) -> Samples:
 class WithClass:
     """Two sets as one: first the subject's samples, then the class's."""
 
+    on_device = False
+
     def __init__(self, subject: Samples, others: Samples) -> None:
         self.parts = (subject, others)
         self.first = subject.length

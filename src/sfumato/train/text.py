@@ -127,7 +127,7 @@ class TextTask:
             trained["tower"] = self.tower
         return trained
 
-    def inputs(self, part: Pass) -> "Told":
+    def inputs(self, part: Pass) -> Told:
         """The captions of a pass, and their pictures where they are looked at."""
         indices, draws = sample_indices(self.config.data.seed, part.numbers, self.samples.length), part.numbers
         described: list[Caption] = []
@@ -139,7 +139,7 @@ class TextTask:
         pictures = self.samples.pictures(indices, draws) if self.weights.contrastive else None
         return Told(tokenize(self.tokenizer, texts), described, pictures)
 
-    def loss(self, part: Pass, inputs: "Told") -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(self, part: Pass, inputs: Told) -> tuple[Tensor, dict[str, float | Tensor]]:
         total = torch.zeros((), device=self.device)
         figures: dict[str, float | Tensor] = {}
         ids = inputs.ids.to(self.device)

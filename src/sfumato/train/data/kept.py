@@ -23,6 +23,7 @@ class Kept:
     """
 
     varies = False
+    on_device = True
 
     def __init__(self, samples: Samples, count: int, run: RunConfig, device: torch.device) -> None:
         self.samples, self.length, self.left_out = samples, samples.length, samples.left_out

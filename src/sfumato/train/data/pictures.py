@@ -24,6 +24,8 @@ class PictureSet:
     one of the two mirrored in that group: half of its samples are, exactly, and both kinds can be encoded once.
     """
 
+    on_device = False
+
     def __init__(
         self,
         source: Source,

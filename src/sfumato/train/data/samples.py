@@ -28,16 +28,18 @@ class Samples(Protocol):
     """A numbered set of pictures with captions. `length` 0 is endless.
 
     `identity` changes when any picture does, or how it is cut; empty where the configuration says it all. `varies` says
-    that `draws` change how a sample looks. `left_out` are the pictures that could not be read.
+    that `draws` change how a sample looks. `on_device` says that pictures are where the networks are, and quick to get.
+    `left_out` are the pictures that could not be read.
     """
 
     length: int
     identity: str
     varies: bool
+    on_device: bool
     left_out: Sequence[LeftOut]
 
     def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
-        """Pictures [B, 3, size, size] in [-1, 1], float32, on the CPU.
+        """Pictures [B, 3, size, size] in [-1, 1], float32, on the CPU unless `on_device`.
 
         `draws` (any integers) choose where samples that vary are cut; without them it is the middle.
         """
@@ -72,6 +74,7 @@ class World:
 
     identity = ""
     varies = False
+    on_device = False
     left_out: Sequence[LeftOut] = ()
 
     def __init__(self, config: DataConfig) -> None:
