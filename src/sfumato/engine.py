@@ -178,6 +178,9 @@ class Engine:
         self.memory = checked_budget(memory)
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        if self.device.type == "cuda" and self.dtype is torch.float32:
+            # else convolutions have TF32's ten bits, and pictures differ from a CPU's by more than a level
+            torch.backends.cudnn.allow_tf32 = False
         self._keep = keep
         self._models: OrderedDict[tuple[str | None, str | None, str | None], Model] = OrderedDict()
         self._opened: dict[tuple[str | None, str | None, str | None], Opened] = {}

@@ -223,3 +223,24 @@ def test_the_contrastive_loss_of_matched_and_of_equal_embeddings() -> None:
 def test_weights_of_the_squared_error(weighting: str, prediction: str, snr: float, expected: float) -> None:
     objective = Objective(DenoisingLoss(weighting=weighting), prediction, SCHEDULER)
     assert float(objective.weight(torch.tensor([snr**-0.5]))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler uses what PyTorch has deprecated
+def test_a_compiled_run_learns_what_one_that_is_not_compiled_learns(world: list[Path], tmp_path: Path) -> None:
+    lines, weights = [], []
+    for compiled in ("false", "true"):
+        folder = tmp_path / compiled
+        run = f'output = "{folder}"\nsteps = 3\nbatch = 4\nlog_every = 1\ncompile = {compiled}\n'
+        data = f"size = {SIZE}\npool = 6\nvalidation = 2\n"
+        start = f'autoencoder = "{world[0]}"\ntext = "{world[1]}"\n'
+        path = tmp_path / f"{compiled}.toml"
+        path.write_text(f"[run]\n{run}[data]\n{data}[start]\n{start}{UNET}[loss]\nlayout = 0.3\n")
+        assert run_training("unet", path) == 3
+        lines.append([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
+        weights.append(load_file(folder / "export" / "unet" / "diffusion_pytorch_model.safetensors"))
+    for one, two in zip(*lines, strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() & {"loss", "mse", "layout", "gradient", "validation_mse"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-3)
+    assert weights[0].keys() == weights[1].keys()
