@@ -45,8 +45,8 @@ ARROWS: dict[str, set[str]] = {
         "job": "wording places controls guides text.words operations hires outpainting request model nn metadata images"
         " masks diffusion",
         "instructed": "operations model nn diffusion text",
-        "generation": "instructed "
-        "controls guides job hires operations events preview request model nn metadata images masks"
+        "trajectory": "instructed controls job operations request nn diffusion text",
+        "generation": "trajectory guides job hires operations events preview request model metadata images masks"
         " diffusion text upscaling",
         "memory": "model nn weights",
         "engine": "wording memory controls text.words generation diffusion events weights request images model",

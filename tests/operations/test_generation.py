@@ -15,10 +15,11 @@ from tiny_models import SIZE, Pair, recorded, scene
 
 from sfumato.errors import PictureError, RequestError
 from sfumato.events import Finished, Preview, Progress
-from sfumato.generation import batches, begin, generate, stream
+from sfumato.generation import batches, generate, stream
 from sfumato.job import prepare
 from sfumato.model import Model
 from sfumato.request import Request
+from sfumato.trajectory import begin
 
 PROMPT = "a red house on green grass"
 STEPS = 4

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from tiny_models import SIZE, Pair, recorded, scene
 
 from sfumato.errors import RequestError
-from sfumato.generation import batches, begin, generate, under_mask
+from sfumato.generation import batches, generate
 from sfumato.images import fit_and_fill, stretch
 from sfumato.job import prepare
 from sfumato.masks import filled_from_around, inset
@@ -18,6 +18,7 @@ from sfumato.metadata import describe, parse_infotext, save
 from sfumato.model import Model
 from sfumato.replay import replay
 from sfumato.request import Request
+from sfumato.trajectory import begin, under_mask
 
 
 def request(**changes: object) -> Request:

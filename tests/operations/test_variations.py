@@ -9,11 +9,12 @@ from sfumato.diffusion.noise import noise_source, start_noise
 from sfumato.diffusion.philox import Philox
 from sfumato.diffusion.variation import placed, slerp
 from sfumato.errors import RequestError
-from sfumato.generation import batches, generate, noises
+from sfumato.generation import batches, generate
 from sfumato.job import prepare
 from sfumato.metadata import parse_infotext
 from sfumato.model import Model
 from sfumato.request import Request, Variation
+from sfumato.trajectory import noises
 
 CELLS = SIZE // 8
 
