@@ -13,6 +13,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 # One thread per test process and one process per core: small networks gain nothing from more threads.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
+RUNS := runs/embedded
+ASSEMBLE := $(BIN)/sfumato models assemble $(RUNS)/decoder/export $(RUNS)/text/export $(RUNS)/unet-further/export \
+	--title "the drawn world" --size 128 --steps 20 --guidance 2.5 --overwrite
+
 .PHONY: demo test test-all check format embedded bench clean
 
 demo: $(VENV)/.run
@@ -41,9 +45,11 @@ embedded: $(VENV)/.run
 	$(BIN)/sfumato train autoencoder configs/embedded/autoencoder.toml --resume
 	$(BIN)/sfumato train text configs/embedded/text.toml --resume
 	$(BIN)/sfumato train unet configs/embedded/unet.toml --resume
+	$(BIN)/sfumato train unet configs/embedded/unet-further.toml --resume
 	$(BIN)/sfumato train autoencoder configs/embedded/decoder.toml --resume
-	$(BIN)/sfumato models assemble runs/embedded/decoder/export runs/embedded/text/export runs/embedded/unet/export \
-		--output src/sfumato/embedded/drawn-world --title "the drawn world" --size 128 --steps 20 --guidance 2.5 --overwrite
+	$(ASSEMBLE) --output runs/embedded/model
+	$(BIN)/sfumato train inpainting configs/embedded/inpainting.toml --resume
+	$(ASSEMBLE) --output src/sfumato/embedded/drawn-world --companion runs/embedded/inpainting/export/inpainting.safetensors
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
