@@ -6,7 +6,7 @@ import platform
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
 KEPT = 2**31 - 1  # bytes of free memory at the top of the heap that stay ours; the largest that mallopt takes
 STEP = 64 << 20  # bytes that the heap grows by at least
-HUGE = 256 << 20  # bytes from which on a block is not kept: few are so large, and in a heap they leave large holes
+HUGE = 96 << 20  # bytes from which on a block is not kept: few are so large, and in a heap they leave large holes
 
 
 def keep_freed_memory() -> bool:

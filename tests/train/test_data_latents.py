@@ -9,7 +9,7 @@ from set_maker import BLUE, GREEN, RED, opened, picture
 from sfumato.errors import ConfigError
 from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig
 from sfumato.train.config import DataConfig, RunConfig, TrainConfig
-from sfumato.train.latents import Latents, cached_latents
+from sfumato.train.latents import Latents, cached_latents, refuse_varying
 from sfumato.train.plan import seeded
 
 NETWORK = {
@@ -72,4 +72,4 @@ def test_samples_that_are_cut_anew_each_time_have_no_latents_to_keep(tmp_path: P
     text = f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "{tmp_path}/a"\nclass_tokens = "a"\nrandom_crop = true\n'
     (tmp_path / "set.toml").write_text(text)
     with pytest.raises(ConfigError, match="random_crop cuts pictures anew each time"):
-        cached_latents(autoencoder(), opened(tmp_path / "set.toml"), 1, config(tmp_path), torch.device("cpu"))
+        refuse_varying(opened(tmp_path / "set.toml"))

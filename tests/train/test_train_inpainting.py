@@ -352,3 +352,16 @@ def test_recomputed_activations_change_nothing_of_a_companion(
         given = {**sections(models["sd1"], pictures), "lora": {"rank": 2}, "run": {"recompute": recompute, "steps": 1}}
         tiny.train("inpainting", tmp_path / str(recompute), given)
     assert tiny.losses(tmp_path / "True") == tiny.losses(tmp_path / "False")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_pictures_that_are_cut_anew_are_refused_kept_or_not(
+    models: dict[str, Path], tmp_path: Path, keep: bool
+) -> None:
+    folder = tiny.plain_pictures(tmp_path / "set")
+    text = f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "{folder}"\nclass_tokens = "a"\nrandom_crop = true\n'
+    (tmp_path / "set.toml").write_text(text)
+    given = sections(models["sd1"], tmp_path / "set.toml")
+    given["data"] |= {"keep": keep, "caption": ""}
+    with pytest.raises(ConfigError, match="random_crop cuts pictures anew each time"):
+        tiny.train("inpainting", tmp_path / "run", given)
