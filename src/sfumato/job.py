@@ -177,19 +177,7 @@ def prepare(
     request = request if request.seed is not None else replace(request, seed=draw_seed())
     said = filled_in(request) if said is None else said
     check_controls_there(request, model)
-    if image is not None or request.image is not None:
-        image = image if image is not None else named_picture(request.image, "image", pictures)
-    if mask is not None or request.mask is not None:
-        mask = mask if mask is not None else named_picture(request.mask, "mask", pictures)
-    _check_together(request, image=image is not None, mask=mask is not None)
-    picture = None if image is None else to_rgb(open_picture(image))
-    grey = None if mask is None else to_mask(open_picture(mask))
-    if picture is not None and grey is not None and grey.size != picture.size:
-        raise RequestError(
-            f"mask is {grey.width}x{grey.height} and the image {picture.width}x{picture.height}; they must be of one "
-            "size",
-            "mask",
-        )
+    picture, grey = _read_start(request, image, mask, pictures)
     inputs = {  # of the mask as it was given: replay looks for it
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
@@ -241,6 +229,26 @@ def prepare(
             each.levels and len(each.steerings) == len(request.controls) + len(request.image_prompts)
         )
     return job
+
+
+def _read_start(
+    request: Request, image: PictureSource | None, mask: PictureSource | None, pictures: Pictures
+) -> tuple[Image.Image | None, Image.Image | None]:
+    """The start picture and the mask, handed over or named by the request, of one size; None for what is not given."""
+    if image is None and request.image is not None:
+        image = named_picture(request.image, "image", pictures)
+    if mask is None and request.mask is not None:
+        mask = named_picture(request.mask, "mask", pictures)
+    _check_together(request, image=image is not None, mask=mask is not None)
+    picture = None if image is None else to_rgb(open_picture(image))
+    grey = None if mask is None else to_mask(open_picture(mask))
+    if picture is not None and grey is not None and grey.size != picture.size:
+        raise RequestError(
+            f"mask is {grey.width}x{grey.height} and the image {picture.width}x{picture.height}; they must be of one "
+            "size",
+            "mask",
+        )
+    return picture, grey
 
 
 def _read_regions(request: Request, pictures: Pictures) -> tuple[tuple[Region, ...], tuple[Image.Image | None, ...]]:

@@ -75,10 +75,8 @@ def encode(
         write_document({**document, "parts": [_part(*each) for each in zip(parts, reports, strict=True)]})
         return
     say = write_line if save is None else note  # with --save, what was made is the file
-    for lora in said.loras:
-        say(f"LoRA: {lora}")
-    if filled:
-        say(f"drawn: {filled[0].prompt}")
+    for line in [*(f"LoRA: {lora}" for lora in said.loras), *([f"drawn: {filled[0].prompt}"] if filled else [])]:
+        say(line)
     for part, of_part in zip(parts, reports, strict=True):
         _tell(say, part, of_part, alone=len(parts) == 1)
     if save is not None:

@@ -26,11 +26,12 @@ from sfumato.server.gallery import Folders
 from sfumato.server.intake import Intake
 from sfumato.server.problems import Problem
 from sfumato.server.queue import NewJob
+from sfumato.server.resident import memory
 from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
 from sfumato.server.texts import picture_ids
 from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress
-from sfumato.server.views import job_of, moment, picture_of
+from sfumato.server.views import job_of, model_of, moment, picture_of
 from sfumato.weights.known import known
 from sfumato.weights.registry import Kind
 
@@ -275,18 +276,10 @@ class Service(Album):
     def models(self) -> list[ModelCard]:
         """The models that can be named."""
         default = self.catalogue.default()
-        found = []
-        for each, card in self.catalogue.cards():
-            stated: dict[str, Any] = {"name": each.name, "source": each.kind, "default": each.name == default}
-            if card is None:
-                stated |= {"title": each.name, "family": "", "why": "it is being read"}
-            elif "problem" in card:
-                stated |= {"title": each.name, "family": "", "missing": [card["problem"]]}
-            else:
-                stated |= {name: card[name] for name in ModelCard.model_fields if name in card and name != "name"}
-                stated["loaded"] = each.name in self.runner.loaded
-            found.append(ModelCard(**stated))
-        return found
+        return [
+            model_of(each, card, default=each.name == default, loaded=each.name in self.runner.loaded)
+            for each, card in self.catalogue.cards()
+        ]
 
     def model(self, name: str) -> ModelCard:
         """One of them. Raises Problem 404."""
@@ -399,16 +392,3 @@ class Service(Album):
             )
             for row in rows
         ]
-
-
-def memory(pid: int | None) -> dict[str, int | None]:
-    """The resident bytes of this process and of the worker, where the system tells (Linux)."""
-
-    def resident(process: str) -> int | None:
-        try:
-            fields = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()
-        except OSError:
-            return None
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    return {"server": resident("self"), "worker": None if pid is None else resident(str(pid))}

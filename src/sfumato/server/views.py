@@ -2,9 +2,12 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from sfumato.server.values import Job, Picture, Progress
+from sfumato.server.values import Job, ModelCard, Picture, Progress
+from sfumato.weights.known import Known
 
 PREFIX = "/sfumato/v1"
 
@@ -57,3 +60,16 @@ def picture_of(row: sqlite3.Row) -> Picture:
 def moment(seconds: float) -> str:
     """A time as ISO 8601 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def model_of(model: Known, card: Mapping[str, Any] | None, *, default: bool, loaded: bool) -> ModelCard:
+    """A model that can be named, with what was read of it: a card, a problem, or nothing yet."""
+    stated: dict[str, Any] = {"name": model.name, "source": model.kind, "default": default}
+    if card is None:
+        stated |= {"title": model.name, "family": "", "why": "it is being read"}
+    elif "problem" in card:
+        stated |= {"title": model.name, "family": "", "missing": [card["problem"]]}
+    else:
+        stated |= {name: card[name] for name in ModelCard.model_fields if name in card and name != "name"}
+        stated["loaded"] = loaded
+    return ModelCard(**stated)

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +44,11 @@ def count_workers(run: RunConfig, device: torch.device, *, cores: int | None = N
         return 0
     available = cores or len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return run.workers if run.workers >= 0 else max(0, min(available - 1, MOST))
+
+
+def in_chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in runs of so many, the last one shorter."""
+    return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 def ahead(make: Callable[[T], U], items: Iterable[T], workers: int) -> Iterator[U]:

@@ -17,7 +17,7 @@ from sfumato.diffusion.wrappers import guide_doubled
 from sfumato.errors import ConfigError
 from sfumato.text.encode import Conditioning, stack
 from sfumato.train import prior
-from sfumato.train.ahead import ahead, count_workers
+from sfumato.train.ahead import ahead, count_workers, in_chunks
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import Samples, World, open_samples, shown
 from sfumato.train.data.kept import Kept
@@ -94,8 +94,7 @@ class Denoising(ABC):
             self._add_class(self.prior)
         needed = self.samples.length + (len(self.division.held) if self.world is not None else 0)
         if self.world is not None:
-            chunks = [range(at, min(at + SCENES, needed)) for at in range(0, needed, SCENES)]
-            drawn = ahead(self.world.scenes, chunks, count_workers(config.run, self.device))
+            drawn = ahead(self.world.scenes, in_chunks(range(needed), SCENES), count_workers(config.run, self.device))
             self.world.held = [each for some in drawn for each in some]
         refuse_varying(self.samples)
         if config.data.keep:

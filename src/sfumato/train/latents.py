@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sfumato.errors import ConfigError
 from sfumato.nn.autoencoder import Autoencoder
-from sfumato.train.ahead import ahead, count_workers
+from sfumato.train.ahead import ahead, count_workers, in_chunks
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import Samples
 from sfumato.train.data.buckets import Size
@@ -101,7 +101,7 @@ def _encoded(
     means, stds = [], []
     width, height = samples.bucket(indices[0])
     size = CHUNK if device.type == "cpu" else max(CHUNK, PIXELS // (width * height))
-    chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
+    chunks = in_chunks(indices, size)
     workers = 0 if samples.on_device else count_workers(config.run, device)
     for mirrored in (False, True) if config.data.mirror else (False,):
         for number, pixels in enumerate(ahead(samples.in_bucket, chunks, workers)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.scenes.render import layout
-from sfumato.train.ahead import ahead, count_workers
+from sfumato.train.ahead import ahead, count_workers, in_chunks
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import World
 from sfumato.train.denoising import Batch, Denoising
@@ -45,7 +45,7 @@ class UNetTask(Denoising):
     def _layouts(self, world: World) -> tuple[Tensor, Tensor]:
         """What each latent cell of every scene shows: kinds and colours, [N, h, w]."""
         side = self.latents.shape(0)[-1]
-        chunks = [range(at, min(at + CHUNK, world.length)) for at in range(0, world.length, CHUNK)]
+        chunks = in_chunks(range(world.length), CHUNK)
         workers = count_workers(self.config.run, self.device)
         parts = ahead(lambda chunk: layout(world.scenes(chunk), side), chunks, workers)
         kinds, colours = zip(*parts, strict=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sfumato.train.ahead import ahead, count_workers
+from sfumato.train.ahead import ahead, count_workers, in_chunks
 from sfumato.train.config import RunConfig
 from sfumato.train.data.buckets import Size
 from sfumato.train.data.samples import Samples
@@ -38,8 +38,7 @@ class Kept:
         for (width, height), rows in distinct.items():
             held = torch.empty(len(rows), 3, height, width, dtype=torch.uint8, device=device)
             order = list(rows)
-            chunks = [order[at : at + CHUNK] for at in range(0, len(order), CHUNK)]
-            for number, levels in enumerate(ahead(self._read, chunks, count_workers(run, device))):
+            for number, levels in enumerate(ahead(self._read, in_chunks(order, CHUNK), count_workers(run, device))):
                 held[number * CHUNK :][: len(levels)] = levels.to(device)
                 if number % 64 == 0:
                     log.info("Read %d of %d pictures.", number * CHUNK, len(order))
