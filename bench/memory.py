@@ -1,195 +1,262 @@
-"""The memory that pictures take, estimated before and measured after: `python -m bench.memory [--full]`.
+"""The memory that pictures take, foretold and then measured: `python -m bench.memory [--every N] [--only TEXT]`.
 
-Each configuration runs in a process of its own. Without --full, sixty of them with small and medium random networks;
-with it, Stable Diffusion 1.5's sizes at 512x512 in 4 steps, as `--memory low` draws it and as it is drawn without.
+Sixty configurations of the published families, each in a process of its own, which draws as the command line does.
+The weights are zeros (`bench.blank`): what is held does not depend on their values. Prints a row for each, and last how
+many estimates were within what is promised.
 """
 
 import argparse
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("weights", "running", "estimate", "peak")  # in MiB
 LOW, HIGH, SHARE = -0.05, 0.30, 0.95  # what is promised: the estimate within these of the peak, for so many
-STEPS = 1
+PLENTY = "900GB"  # a budget in which nothing has to be saved
+THREADS = 2
+GIB = 2**30
+SD1, SD2, XL, SEES_MASK = "sd15", "sd2", "sdxl", "sd15-inpaint"
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Widths of a model's UNet and autoencoder, and of its text encoder."""
+def told(model: str, side: int, *, wide: int | None = None, memory: str = PLENTY, **fields: Any) -> dict[str, Any]:
+    """A configuration: a model's family, a size, a budget, and other fields of the request.
 
-    unet: tuple[int, ...]
-    autoencoder: tuple[int, ...]
-    text: int
-
-
-SMALL = Sizes((64, 128, 256, 256), (32, 64, 64, 64), 64)
-MEDIUM = Sizes((128, 256, 512, 512), (64, 128, 256, 256), 256)
-WIDE = Sizes((160, 320, 640, 640), (96, 192, 384, 384), 512)
-MODELS = {"small": SMALL, "medium": MEDIUM, "wide": WIDE}
+    Beside those of a request there are `dtype`, `start` and `mask` (drawn here), and `with_` of LoRAs, control networks
+    and upscalers, which are named in the request as files that are made when the measurement begins.
+    """
+    return {"model": model, "width": wide or side, "height": side, "memory": memory, **fields}
 
 
 def configurations() -> Iterator[dict[str, Any]]:
-    """Sixty ways to draw: models, precisions, sizes, pictures together, and what saves memory.
+    """Sixty ways to draw, small ones first."""
+    yield from plain()
+    yield from with_networks()
+    yield from from_pictures()
+    yield from saving()
+    yield from large()
 
-    Smaller in bfloat16, which processors without it compute many times slower.
-    """
-    sizes = {
-        "float32": {"small": ((256, 256), (512, 384), (640, 640)), "medium": ((256, 256), (384, 320), (448, 448))},
-        "bfloat16": {"small": ((128, 128), (192, 192), (256, 192)), "medium": ((96, 96), (128, 128), (160, 128))},
+
+def plain() -> Iterator[dict[str, Any]]:
+    """Families, precisions, sizes and pictures together."""
+    for model, dtype in itertools.product((SD1, SD2), ("float32", "bfloat16")):
+        yield told(model, 256, dtype=dtype)
+        yield told(model, 256, dtype=dtype, count=2, batch=2)
+        yield told(model, 320, dtype=dtype, guidance=1)
+    yield told(SD1, 256, wide=384)
+    yield told(SD2, 256, wide=448, dtype="bfloat16")
+    yield told(SD1, 512)
+    yield told(SD2, 512, wide=448)
+    yield told(SD1, 256, count=4, batch=4)
+    yield told(SD2, 320, count=3, batch=3)
+    yield told(XL, 256, dtype="bfloat16")
+    yield told(XL, 256, wide=320, dtype="bfloat16", count=2, batch=2)
+
+
+def with_networks() -> Iterator[dict[str, Any]]:
+    """LoRAs, control networks, pictures in place of words, a refiner, networks that enlarge."""
+    for side in (256, 448):
+        yield told(SD1, side, loras=["lora"])
+        yield told(SD1, side, controls=["controlnet"])
+    yield told(SD1, 256, loras=["lora", "other"], count=2, batch=2)
+    yield told(SD1, 256, loras=["lora"], controls=["controlnet"])
+    yield told(SD1, 256, controls=["controlnet", "controlnet"], count=2, batch=2)
+    yield told(SD1, 256, dtype="bfloat16", loras=["lora"], controls=["controlnet"])
+    yield told(SD2, 320, loras=["lora"])
+    yield told(SD2, 256, controls=["controlnet"])
+    yield told(SD1, 320, dtype="bfloat16", image_prompts=["ip-adapter"])
+    yield told(SD1, 256, hires={"size": [640, 640], "upscaler": "upscaler"})
+    yield told(SD1, 256, regions=[{"prompt": "a tree", "area": "left"}, {"prompt": "a hut", "area": "right"}])
+
+
+def from_pictures() -> Iterator[dict[str, Any]]:
+    """Start pictures, masks and second passes."""
+    yield told(SD1, 384, start=True)
+    yield told(SD1, 512, start=True, guidance=1)
+    yield told(SD2, 320, start=True, dtype="bfloat16")
+    yield told(SD1, 384, start=True, mask=True)
+    yield told(SEES_MASK, 320, start=True, mask=True)
+    yield told(SD1, 256, hires={"scale": 1.5, "upscaler": "latent"})
+    yield told(SD1, 256, hires={"scale": 2, "upscaler": "lanczos"})
+    yield told(SD2, 256, hires={"scale": 1.5, "upscaler": "lanczos"}, dtype="bfloat16")
+
+
+def saving() -> Iterator[dict[str, Any]]:
+    """Budgets in which something has to be saved."""
+    for model in (SD1, SD2, XL):
+        yield told(model, 256, memory="low")
+        yield told(model, 256, memory="low", loras=["lora"])
+    yield told(SD1, 512, memory="low", start=True)
+    yield told(SD1, 640, memory="low")
+    yield told(SD1, 256, memory="low", controls=["controlnet"])
+    yield told(XL, 256, memory="low", controls=["controlnet"])
+    yield told(SD1, 256, memory="2GB")
+    yield told(SD1, 384, memory="2GB", loras=["lora"])
+    yield told(SD1, 640, memory="5900MB")
+    yield told(SD2, 384, memory="2500MB")
+
+
+def large() -> Iterator[dict[str, Any]]:
+    """The sizes that people draw at."""
+    yield told(SD1, 640, wide=768)
+    yield told(SD2, 768)
+    yield told(SD1, 512, count=3, batch=3)
+    yield told(XL, 512, memory="low")
+    yield told(SD1, 1024)
+
+
+def make(root: Path, configuration: Mapping[str, Any]) -> None:
+    """Write the model and what is beside it, unless they are there."""
+    from bench import blank
+
+    model = configuration["model"]
+    family = SD1 if model == SEES_MASK else model
+    files = {
+        "lora": lambda path: blank.lora(path, family),
+        "other": lambda path: blank.lora(path, family),
+        "controlnet": lambda path: blank.controlnet(path, family),
+        "ip-adapter": lambda path: blank.ip_adapter(path, family),
+        "upscaler": blank.upscaler,
     }
-    wide = {"float32": ((192, 192), (256, 256), (320, 256)), "bfloat16": ((64, 64), (96, 64), (96, 96))}
-    for model, dtype in itertools.product(MODELS, sizes):
-        for size in sizes[dtype].get(model, wide[dtype]):
-            yield {"model": model, "dtype": dtype, "size": size}
-            yield {"model": model, "dtype": dtype, "size": size, "streams": True, "apart": True}
-    for model, (dtype, part) in itertools.product(("small", "medium"), {"float32": 1, "bfloat16": 3}.items()):
-        whole = {"model": model, "dtype": dtype}
-        yield {**whole, "size": (288 // part, 192 // part), "batch": 3}
-        yield {**whole, "size": (384 // part, 384 // part), "guided": False}
-        yield {**whole, "size": (384 // part, 384 // part), "apart": True}
-        yield {**whole, "size": (640 // part // 8 * 8, 576 // part), "tiled": True, "apart": True}
-        yield {**whole, "size": (384 // part, 288 // part), "image": True}
-        yield {**whole, "size": (288 // part, 288 // part), "image": True, "streams": True}
+    if not (root / model).exists():
+        blank.model(root / model, model)
+    for name in beside(configuration):
+        if not place(root, family, name).exists():
+            files[name](place(root, family, name))
 
 
-def make(folder: Path, sizes: Sizes) -> None:
-    """Write a random model, in float16 numbers, as a diffusers folder."""
-    import torch
-
-    from sfumato.diffusion.presets import from_scheduler_config
-    from sfumato.diffusion.schedule import from_scheduler_config as schedule_from_config
-    from sfumato.model import Model
-    from sfumato.nn.autoencoder import Autoencoder
-    from sfumato.nn.clip import TextEncoder
-    from sfumato.nn.unet import UNet
-    from sfumato.text.clip_vocabulary import clip_tokenizer
-    from sfumato.text.encode import SD1, TextStack
-    from sfumato.weights.families import SD1_AUTOENCODER, SD1_SCHEDULER, SD1_TEXT, SD1_UNET, SD15
-    from sfumato.weights.save import save_folder
-
-    scheduler = dict(SD1_SCHEDULER)
-    text = replace(
-        SD1_TEXT, hidden_size=sizes.text, intermediate_size=4 * sizes.text, num_hidden_layers=4, num_attention_heads=4
-    )
-    model = Model(
-        name="random",
-        source=folder,
-        family=replace(SD15, size=512),
-        unet=UNet(replace(SD1_UNET, block_out_channels=sizes.unet, cross_attention_dim=sizes.text)).eval(),
-        autoencoder=Autoencoder(replace(SD1_AUTOENCODER, block_out_channels=sizes.autoencoder)).eval(),
-        text=TextStack((clip_tokenizer(),), (TextEncoder(text).eval(),), SD1),
-        schedule=schedule_from_config(scheduler),
-        sampling=from_scheduler_config(scheduler),
-        prediction="epsilon",
-        scheduler=scheduler,
-    )
-    save_folder(model, folder, dtype=torch.float16)
+def beside(configuration: Mapping[str, Any]) -> set[str]:
+    """The names of what is beside the model."""
+    found = {each for field in ("loras", "controls", "image_prompts") for each in configuration.get(field, ())}
+    upscaler = configuration.get("hires", {}).get("upscaler")
+    return found | ({"upscaler"} if upscaler == "upscaler" else set())
 
 
-def draw(folder: Path, told: dict[str, Any]) -> dict[str, float]:
-    """Draw one picture as a configuration says, in this process; the estimate, the peak and the seconds."""
+def place(root: Path, family: str, name: str) -> Path:
+    """Where the file or folder of something beside the model is."""
+    folders = name in ("controlnet", "ip-adapter")
+    return root / "beside" / family / (name if folders else f"{name}.safetensors")
+
+
+def request_of(root: Path, configuration: Mapping[str, Any]) -> Any:
+    """The request of a configuration, in one step for each pass."""
+    from sfumato.request import Request
+
+    own = ("model", "memory", "dtype", "start", "mask", "loras", "controls", "image_prompts", "hires")
+    fields: dict[str, Any] = {key: value for key, value in configuration.items() if key not in own}
+    model = configuration["model"]
+    family = SD1 if model == SEES_MASK else model
+
+    def path(name: str) -> str:
+        return str(place(root, family, name))
+
+    fields["loras"] = [(path(name), 0.8) for name in configuration.get("loras", ())]
+    picture = str(root / "picture.png")
+    fields["controls"] = [{"model": path(name), "image": picture} for name in configuration.get("controls", ())]
+    adapters = [path(name) + "/models/ip-adapter.safetensors" for name in configuration.get("image_prompts", ())]
+    fields["image_prompts"] = [{"model": each, "images": [picture]} for each in adapters]
+    if "hires" in configuration:
+        hires = dict(configuration["hires"])
+        hires["upscaler"] = path("upscaler") if hires["upscaler"] == "upscaler" else hires["upscaler"]
+        fields["hires"] = {**hires, "strength": 1.0}
+    if configuration.get("start"):
+        fields["strength"] = 1.0
+    return Request(prompt="a red house", seed=1, model=str(root / model), steps=1, **fields)
+
+
+def draw(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw as a configuration says, in this process: the estimate, the peak, the seconds, and what was saved."""
     import time
 
+    from sfumato.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as the command line does
     import torch
     from PIL import Image
 
-    from sfumato.generation import generate
-    from sfumato.memory import Held, Plan, Shape, resident
-    from sfumato.request import Request
-    from sfumato.weights.load import hollow, open_model, read
-    from sfumato.weights.streamed import read_streamed
+    from sfumato.engine import Engine
+    from sfumato.events import Finished
 
-    torch.set_num_threads(int(told.get("threads", 1)))
-    width, height = told["size"]
-    dtype = getattr(torch, told["dtype"])
-    shape = Shape(width, height, told.get("batch", 1), told.get("guided", True), bool(told.get("image")))
-    tiled = 512 * 512 if told.get("tiled") else None
-    plan = Plan(dtype, streams=told.get("streams", False), apart=told.get("apart", False), tiled_above=tiled)
-    opened = open_model(folder)
-    held = Held(hollow(opened, "random"), shape, dtype)
-    estimate = resident() + held.bytes(plan)
+    torch.set_num_threads(THREADS)
+    engine = Engine("cpu", configuration.get("dtype"), memory=configuration["memory"])
+    request = request_of(root, configuration)
+    size = (configuration["width"], configuration["height"])
+    image = Image.new("RGB", size, (90, 120, 60)) if configuration.get("start") else None
+    mask = Image.new("L", size, 255) if configuration.get("mask") else None
+    plan = engine.plan(request, image=image, mask=mask)
+    assert plan is not None
     began = time.monotonic()
-    if plan.streams:
-        model = read_streamed(opened, "random", dtype)
-    else:
-        model = read(opened, "random", torch.device("cpu"), dtype)
-    model = replace(model, apart=plan.apart, tiled_above=plan.tiled_above)
-    request = Request(
-        prompt="a photograph of an astronaut riding a horse",
-        seed=1,
-        steps=told.get("steps", STEPS),
-        guidance=7.5 if shape.guided else 1.0,
-        width=width,
-        height=height,
-        count=shape.batch,
-        batch=shape.batch,
-    )
-    image = Image.new("RGB", (width, height), (90, 120, 60)) if shape.encodes else None
-    if image is not None:
-        request = replace(request, strength=1.0, steps=2)
-    pictures = generate(model, request, image=image, metadata=False)
+    events = engine.run(request, image=image, mask=mask, metadata=False)
+    count = sum(isinstance(event, Finished) for event in events)
+    assert count == request.total
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None and len(pictures) == shape.batch
-    digest = hash(pictures[0].tobytes())
+    assert found is not None
     return {
-        "estimate": estimate,
+        "estimate": plan.peak,
         "peak": int(found[1]) * 1024,
         "seconds": time.monotonic() - began,
-        "digest": digest,
-        **held.parts(plan),
+        "saves": plan.saves,
     }
 
 
-def measure(folder: Path, told: dict[str, Any]) -> dict[str, float]:
+def measure(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
     """One configuration in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "bench.memory", "--one", str(folder), json.dumps(told)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-m", "bench.memory", "--one", str(root), json.dumps(configuration)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "SFUMATO_HOME": str(root / "home")}
+    )
     if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    answer: dict[str, float] = json.loads(done.stdout)
+        raise RuntimeError(f"{configuration}: {done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def error(answer: dict[str, float]) -> float:
+def error(answer: Mapping[str, Any]) -> float:
     """How far the estimate is from the peak, as a share of it."""
-    return answer["estimate"] / answer["peak"] - 1
+    return float(answer["estimate"] / answer["peak"] - 1)
+
+
+def in_words(configuration: Mapping[str, Any]) -> str:
+    """A configuration as people read it."""
+    size = f"{configuration['width']}x{configuration['height']}"
+    rest = {key: value for key, value in configuration.items() if key not in ("model", "width", "height")}
+    if rest["memory"] == PLENTY:
+        del rest["memory"]
+    return f"{configuration['model']} {size} " + json.dumps(rest)[1:-1].replace('"', "")
 
 
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--full", type=Path, help="the folder of bench.folder's full-size model in float16")
     parser.add_argument("--every", type=int, default=1, help="only each so many of the configurations")
+    parser.add_argument("--only", default="", help="only those with this text in them")
     chosen = parser.parse_args()
     if chosen.one:
         print(json.dumps(draw(Path(chosen.one[0]), json.loads(chosen.one[1]))))
         return
-    with tempfile.TemporaryDirectory() as root:
-        if chosen.full:
-            full = {"size": (512, 512), "steps": 4, "threads": 2, "dtype": "bfloat16"}
-            runs = [(chosen.full, {**full, "streams": True, "apart": True}), (chosen.full, full)]
-        else:
-            for name, sizes in MODELS.items():
-                make(Path(root) / name, sizes)
-            runs = [
-                (Path(root) / told["model"], told) for told in itertools.islice(configurations(), 0, None, chosen.every)
-            ]
-        errors = []
-        for folder, told in runs:
-            answer = measure(folder, told)
+    from PIL import Image
+
+    runs = [each for each in itertools.islice(configurations(), 0, None, chosen.every) if chosen.only in in_words(each)]
+    errors = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        Image.new("RGB", (512, 512), (90, 120, 60)).save(root / "picture.png")
+        for configuration in runs:
+            make(root, configuration)
+            answer = measure(root, configuration)
             errors.append(error(answer))
-            what = ", ".join(f"{key} {value}" for key, value in told.items())
-            megabytes = " ".join(f"{answer[key] / 2**20:6.0f}" for key in COLUMNS)
-            print(f"{megabytes} MiB {errors[-1]:+6.1%} {answer['seconds']:6.1f} s  {what}", flush=True)
+            sizes = " ".join(f"{answer[key] / GIB:5.2f}" for key in ("estimate", "peak"))
+            saved = f"  [{answer['saves']}]" if answer["saves"] else ""
+            print(
+                f"{sizes} GiB {errors[-1]:+6.1%} {answer['seconds']:6.1f} s  {in_words(configuration)}{saved}",
+                flush=True,
+            )
     inside = sum(LOW <= each <= HIGH for each in errors) / len(errors)
     print(f"{inside:.0%} of {len(errors)} within {LOW:+.0%} and {HIGH:+.0%}")
 

@@ -48,7 +48,8 @@ ARROWS: dict[str, set[str]] = {
         "trajectory": "instructed controls job operations request nn diffusion text",
         "generation": "trajectory guides job hires operations events preview request model metadata images masks"
         " diffusion text upscaling",
-        "memory": "model nn weights",
+        # a step and a decoding without numbers are the real ones, with what a request uses beside its model
+        "memory": "model nn weights operations instructed controls guides upscaling text request",
         "engine": "wording memory controls text.words generation diffusion events weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,12 @@ from sfumato.memory import (
     Plan,
     Shape,
     available,
+    bytes_of,
     checked_budget,
+    files_beside,
     make_plan,
     networks,
+    open_beside,
     readable_size,
     resident,
     surely_fits,
@@ -121,10 +124,8 @@ class KeptControl:
     network: nn.Module
 
 
-def size_of(opened: Opened | None) -> int:
-    """The bytes of an opened model's files; 0 for one that is in memory already."""
-    if opened is None:
-        return 0
+def size_of(opened: Opened) -> int:
+    """The bytes of an opened model's files."""
     files = {path for component in opened.components.values() for path in component.tensors.paths}
     return sum(path.stat().st_size for path in files)
 
@@ -155,12 +156,13 @@ def shape_of(request: Request, family: Family, start: tuple[int, int] | None) ->
         guided=any(guidance != 1 for guidance in guidances),
         encodes=encodes,
         seen=None if request.windows is None else request.windows.filled(family.size).size,
+        prompts=1 + len(request.regions),
+        seamless=request.tiling is not None,
     )
 
 
-def weights_of(model: Model) -> int:
-    """The bytes of a loaded model's weights."""
-    return sum(each.numel() * each.itemsize for network in networks(model) for each in network.parameters())
+ModelKey = tuple[str | None, str | None, str | None]
+"""Names of a model and of another autoencoder, and what it predicts."""
 
 
 class Engine:
@@ -182,9 +184,9 @@ class Engine:
             # else convolutions have TF32's ten bits, and pictures differ from a CPU's by more than a level
             torch.backends.cudnn.allow_tf32 = False
         self._keep = keep
-        self._models: OrderedDict[tuple[str | None, str | None, str | None], Model] = OrderedDict()
-        self._opened: dict[tuple[str | None, str | None, str | None], Opened] = {}
-        self._streamed: set[tuple[str | None, str | None, str | None]] = set()
+        self._models: OrderedDict[ModelKey, Model] = OrderedDict()
+        self._opened: dict[ModelKey, Opened] = {}
+        self._streamed: set[ModelKey] = set()
         self._changed: tuple[Model, ChangeKey, Model] | None = None
         self._controls: dict[str, KeptControl] = {}
 
@@ -219,7 +221,8 @@ class Engine:
         known = (allow_unmatched, *key)
         if self._changed is None or self._changed[0] is not base or self._changed[1] != known:
             self._changed = None  # let go before another is made
-            merged = with_loras(base, loras, allow_unmatched=allow_unmatched)
+            streamed = (name, vae, prediction) in self._streamed
+            merged = with_loras(base, loras, allow_unmatched=allow_unmatched, beside=streamed)
             self._changed = (base, known, with_embeddings(merged, embeddings))
         return self._changed[2]
 
@@ -252,38 +255,88 @@ class Engine:
         self._models.move_to_end(key)
         return self._models[key]
 
-    def _plan(self, request: Request, image: PictureSource | None, pictures: Pictures) -> Plan | None:
-        """How a request is run in the memory that it may take; None where nothing has to be done, or is known.
+    def plan(
+        self,
+        request: Request,
+        *,
+        image: PictureSource | None = None,
+        mask: PictureSource | None = None,
+        pictures: Pictures = NO_PICTURES,
+        said: Mapping[int, Said] = AS_WRITTEN,
+        surely: bool = True,
+    ) -> Plan | None:
+        """How a request is run in the memory that it may take, and what it will take in all; nothing is loaded.
 
-        Its model is loaded if its weights have to stay on the disk. LoRAs, control networks, upscalers, a refiner and
-        a companion's changes come on top. Raises MemoryLimitError, and PictureError for a start picture that cannot be
-        read.
+        None on a GPU, where the system does not tell what is free, and, unless it has to be told `surely`, where so
+        much is free that nothing has to be counted. `said` are the prompts as they were filled in. Raises
+        MemoryLimitError, PictureError for a start picture that cannot be read, and the errors of files that it names.
         """
         key = (request.model, request.vae, request.prediction)
-        free, dtype = available(), self.dtype or torch.float32
+        other = None if request.refiner is None else (request.refiner.model, None, None)
+        free = available()
         if self.device.type != "cpu" or (free is None and self.memory == "auto"):
             return None
-        loaded = self._models.get(key)
-        opened = None if loaded is not None else self._open(*key)
-        self._opened = {} if opened is None else {key: opened}  # which the loading takes
-        family = loaded.family if opened is None and loaded is not None else opened.family  # type: ignore[union-attr]
+        keys = [key] if other is None else [key, other]
+        self._opened = {each: self._open(*each) for each in keys if each not in self._models}  # the loading takes them
+        family = self._models[key].family if key in self._models else self._opened[key].family
         shape = shape_of(request, family, picture_size(request, image, pictures))
-        if self.memory == "auto" and surely_fits(size_of(opened), shape, free or 0):
+        if key in self._models and key in self._streamed:  # as it was loaded, whatever is free by now
+            return Plan(self._models[key].dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
+        loras = dict.fromkeys([*request.loras, *(lora for _, each in alike_loras(request, said) for lora in each)])
+        if not surely and self.memory == "auto" and surely_fits(self._files(request, key, loras), shape, free or 0):
             return None
-        if loaded is not None and key in self._streamed:  # as it was loaded, whatever is free by now
-            return Plan(loaded.dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
-        model = loaded or hollow(opened, request.model or "the embedded model")  # type: ignore[arg-type]
-        held = 0 if loaded is None else weights_of(loaded)
-        plan = make_plan(model, shape, dtype, self.memory, here=resident() - held, available=(free or 0) + held)
-        if plan.saves:
-            level = logging.WARNING if self.memory == "auto" else logging.INFO  # nobody asked for it
+        model, *refiner = (self._hollow(each) for each in keys)
+        masked = mask is not None or request.mask is not None or request.outpaint is not None
+        beside = open_beside(request, model, list(loras), refiner[0] if refiner else None, masked=masked)
+        going = self._going(key, other)
+        return make_plan(
+            model,
+            shape,
+            self.dtype or torch.float32,
+            self.memory,
+            here=max(resident() - going, 0),
+            available=(free or 0) + going,
+            beside=beside,
+        )
+
+    def _going(self, key: ModelKey, other: ModelKey | None) -> int:
+        """The bytes of the weights in memory that are the request's own, or are let go of before it is run."""
+        others = [each for each in self._models if each not in (key, other)]  # the oldest first
+        if key not in self._models:
+            others = others[len(others) - min(self._keep - 1, len(others)) :]
+        every = [network for model in self._models.values() for network in networks(model)]
+        every += [each.network for each in self._controls.values()]
+        every += [] if self._changed is None else networks(self._changed[2])
+        return bytes_of(every) - bytes_of(network for each in others for network in networks(self._models[each]))
+
+    def _hollow(self, key: ModelKey) -> Model:
+        return self._models.get(key) or hollow(self._opened[key], key[0] or "the embedded model")
+
+    def _files(self, request: Request, key: ModelKey, loras: Collection[Lora]) -> int:
+        """The bytes of the files of what is not in memory yet; where LoRAs change a model, its own a second time."""
+        size = sum(map(size_of, self._opened.values())) + files_beside(request, loras)
+        if not loras:
+            return size
+        return size + (bytes_of(networks(self._models[key])) if key in self._models else size_of(self._opened[key]))
+
+    def _prepare(self, plan: Plan, request: Request) -> None:
+        """Loads what a plan leaves on the disk, and says what it does that nobody asked for."""
+        key = (request.model, request.vae, request.prediction)
+        if plan.saves and key not in self._streamed:
+            level = logging.WARNING if self.memory == "auto" else logging.INFO
             log.log(level, "to fit into the memory (%s in all): %s", readable_size(plan.peak), plan.saves)
-        if plan.streams and can_stream(self.device):
+        if not plan.streams or not can_stream(self.device):
+            return
+        if key not in self._streamed:
             self._drop(key)
-            opened = opened or self._open(*key)
-            self._models[key] = read_streamed(opened, self._called(request.model, opened), plan.dtype)
-            self._streamed.add(key)
-        return plan
+            self._stream(key, plan.dtype)
+        if request.refiner is not None and (other := (request.refiner.model, None, None)) not in self._streamed:
+            self._stream(other, plan.dtype)
+
+    def _stream(self, key: ModelKey, dtype: torch.dtype) -> None:
+        opened = self._opened.pop(key, None) or self._open(*key)
+        self._models[key] = read_streamed(opened, self._called(key[0], opened), dtype)
+        self._streamed.add(key)
 
     def _open(self, name: str | None, vae: str | None, prediction: str | None) -> Opened:
         place = None if name is None or name == embedded_name() else name
@@ -292,7 +345,7 @@ class Engine:
     def _called(self, name: str | None, opened: Opened) -> str:
         return opened.path.name if name is None or name == embedded_name() else name
 
-    def _drop(self, key: tuple[str | None, str | None, str | None]) -> None:
+    def _drop(self, key: ModelKey) -> None:
         """Lets go of a model, and of others until there is room for one more."""
         self._models.pop(key, None)
         while len(self._models) >= self._keep:
@@ -322,8 +375,10 @@ class Engine:
             yield Loading(request.refiner.model)
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
-        plan = self._plan(request, image, pictures)
         said = filled_in(request)
+        plan = self.plan(request, image=image, mask=mask, pictures=pictures, said=said, surely=False)
+        if plan is not None:
+            self._prepare(plan, request)
         for run, _ in alike_loras(request, said):
             model = self.model_for(request, run[0], said)
             if plan is not None:

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,9 +60,19 @@ from sfumato.text.telling import Wanted, tell
 from sfumato.text.told import Composition, Told, together
 
 SIZE_IDS = (SizeIds(), SizeIds(score=NEGATIVE_AESTHETIC_SCORE))  # diffusers' defaults
-R = TypeVar("R", Tensor, Posterior)
-Way = Callable[[Autoencoder, Tensor], R]
+Way = Literal["whole", "banded", "tiled"]
+"""How a picture goes through the autoencoder: whole, in exact bands, or in blended tiles."""
 
+ENCODINGS: dict[Way, Callable[[Autoencoder, Tensor], Posterior]] = {
+    "whole": Autoencoder.encode,
+    "banded": encode_banded,
+    "tiled": encode_tiled,
+}
+DECODINGS: dict[Way, Callable[[Autoencoder, Tensor], Tensor]] = {
+    "whole": Autoencoder.decode,
+    "banded": decode_banded,
+    "tiled": decode_tiled,
+}
 WHOLE_UP_TO = 1536 * 1536  # pixels; at 2048 x 2048 an SD autoencoder's largest activation alone is 4 GiB in float32
 BANDED_UP_TO = 3072 * 3072  # pixels; in bands its largest map is 0.5 KiB a pixel and what it is made from a quarter KiB
 
@@ -132,8 +142,7 @@ def encode_image(model: Model, pixels: Tensor) -> Posterior:
     autoencoder = model.autoencoder
     first = next(autoencoder.parameters())
     pixels = pixels.to(first)
-    run = _way(model, pixels.shape[-1] * pixels.shape[-2], Autoencoder.encode, encode_banded, encode_tiled)
-    posterior = run(autoencoder, pixels)
+    posterior = ENCODINGS[way_of(model, pixels.shape[-1] * pixels.shape[-2])](autoencoder, pixels)
     return Posterior(posterior.mean.float() * model.scaling_factor, posterior.std.float() * model.scaling_factor)
 
 
@@ -144,22 +153,22 @@ def decode(model: Model, latent: Tensor) -> Tensor:
     A half precision that overflows is not shown: that picture is decoded again in float32.
     """
     pixels = latent.shape[-1] * latent.shape[-2] * model.stride**2
-    run = _way(model, pixels, Autoencoder.decode, decode_banded, decode_tiled)
+    run = DECODINGS[way_of(model, pixels)]
     pictures = [_decode_one(model.autoencoder, one, run) for one in torch.split(latent / model.scaling_factor, 1)]
     return torch.cat(pictures)
 
 
-def _way(model: Model, pixels: int, whole: Way[R], banded: Way[R], tiled: Way[R]) -> Way[R]:
-    """How pictures of so many pixels go through the autoencoder: whole, in exact bands, or in blended tiles.
+def way_of(model: Model, pixels: int) -> Way:
+    """How pictures of so many pixels go through the autoencoder.
 
     A picture that goes on at its other edge is done whole: a band or a tile has edges. Where a model has its own bound,
     for little memory, it is tiles above that.
     """
     if pixels <= (model.tiled_above or WHOLE_UP_TO) or any(wraps(model)):
-        return whole
+        return "whole"
     if model.tiled_above:
-        return tiled
-    return banded if pixels <= BANDED_UP_TO else tiled
+        return "tiled"
+    return "banded" if pixels <= BANDED_UP_TO else "tiled"
 
 
 def _decode_one(autoencoder: Autoencoder, latent: Tensor, run: Callable[[Autoencoder, Tensor], Tensor]) -> Tensor:

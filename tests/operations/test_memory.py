@@ -187,6 +187,12 @@ def test_an_engine_with_little_memory_draws_and_refuses_before_it_loads(pair: Pa
         ({"hires": {"size": (64, 64)}}, None, Shape(512, 512)),
         ({"hires": {"scale": 1.5, "upscaler": "lanczos"}}, None, Shape(768, 768, encodes=True)),
         ({"hires": {"guidance": 5}, "guidance": 1}, None, Shape(1024, 1024)),
+        (
+            {"regions": ({"prompt": "a tree", "area": "left"}, {"prompt": "a hut", "area": "right"})},
+            None,
+            Shape(512, 512, prompts=3),
+        ),
+        ({"tiling": "x"}, None, Shape(512, 512, seamless=True)),
         ({"hires": 2, "windows": True, "count": 3, "batch": 2}, None, Shape(1024, 1024, batch=2, seen=512)),
     ],
 )

@@ -281,6 +281,19 @@ def merge(network: nn.Module, parts: Sequence[tuple[Adapters | Changes, float]])
     return Merged(before, after)
 
 
+def act_beside(network: nn.Module, parts: Sequence[tuple[Changes, float]]) -> None:
+    """Let adapters act beside a network for good, and merge those that are no LoRAs. Raises ConfigError.
+
+    Rounds otherwise than `merge`, and needs the memory of the adapters alone.
+    """
+    others = []
+    for changes, weight in parts:
+        low = Adapters({path: change for path, change in changes.items() if isinstance(change, Adapter)})
+        low.attach(network, weight)
+        others.append((Changes({path: each for path, each in changes.items() if path not in low.paths}), weight))
+    merge(network, others)
+
+
 def check_fits(adapters: Adapters | Changes, layers: Mapping[str, Changeable]) -> None:
     """Raise ConfigError, with their number and the first, if some fit no layer."""
     wrong = [path for path, change in adapters.items() if path not in layers or not change.fits(layers[path])]

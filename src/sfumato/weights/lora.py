@@ -11,7 +11,7 @@ from torch import nn
 from sfumato.errors import ModelNotFoundError, WeightsError
 from sfumato.model import Model
 from sfumato.nn.change import changeable
-from sfumato.nn.lora import Changes, merge, twin
+from sfumato.nn.lora import Changes, act_beside, merge, twin
 from sfumato.request import Lora
 from sfumato.weights.locate import locate
 from sfumato.weights.lora_family import family_title
@@ -24,10 +24,11 @@ N = TypeVar("N", bound=nn.Module)
 log = logging.getLogger(__name__)
 
 
-def with_loras(model: Model, loras: Sequence[Lora], *, allow_unmatched: bool = False) -> Model:
+def with_loras(model: Model, loras: Sequence[Lora], *, allow_unmatched: bool = False, beside: bool = False) -> Model:
     """Return the model with LoRAs merged into its UNet and text encoders; the model itself stays as it is.
 
-    Errors and `allow_unmatched` are those of `read_for`.
+    `beside`: those that can act beside the weights, which then need not be there a second time. Errors and
+    `allow_unmatched` are those of `read_for`.
     """
     if not loras:
         return model
@@ -43,7 +44,10 @@ def with_loras(model: Model, loras: Sequence[Lora], *, allow_unmatched: bool = F
         if name not in parts:
             return network
         second = twin(network)
-        merge(second, parts[name])
+        if beside:
+            act_beside(second, parts[name])
+        else:
+            merge(second, parts[name])
         return second
 
     encoders = zip(text_names(model.family.text), model.text.encoders, strict=True)

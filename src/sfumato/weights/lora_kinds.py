@@ -65,6 +65,11 @@ class Entry:
         return any(name in self.names for name in MAGNITUDES)
 
     @property
+    def low_rank(self) -> bool:
+        """Is it an `Adapter` and nothing else, which can act beside a layer?"""
+        return self.names.keys() - {"alpha"} == {"down", "up"}
+
+    @property
     def title(self) -> str:
         """What people call it."""
         return f"DoRA over {TITLES[self.kind]}" if self.decomposed else TITLES[self.kind]

@@ -44,6 +44,12 @@ def load_upscaler(path: Path) -> Upscaler:
     return network.eval()
 
 
+def hollow_upscaler(path: Path) -> Upscaler:
+    """The network of a file without its weights, on the meta device. Errors are those of `load_upscaler`."""
+    outline = {name: torch.empty(info.shape, device="meta") for name, info in open_file(path).infos.items()}
+    return _network(path, renamed(outline))
+
+
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under Real-ESRGAN's names, without what they were wrapped in; averaged ones before others."""
     for wrapper in WRAPPERS:

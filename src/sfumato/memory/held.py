@@ -1,0 +1,214 @@
+"""What a request holds in memory: weights, and what its networks make of a shape while they run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sfumato import operations as op
+from sfumato.controls.steering import Prompting, Steering, steered
+from sfumato.instructed import instructed
+from sfumato.memory.beside import NOTHING, Beside
+from sfumato.memory.ledger import bare, most_held
+from sfumato.model import Model, autoencoder_dtype
+from sfumato.nn.upscaler import upscale_tiled
+from sfumato.text.encode import Conditioning
+from sfumato.weights.streamed import units
+
+if TYPE_CHECKING:
+    from sfumato.memory.plan import Plan
+
+# What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
+SCRATCH = 1.35  # times what is counted: copies in other layouts, pieces between tensors
+CONSTANT = 125 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+TILE = 512  # pixels of an autoencoder's tile
+UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
+MOST = 12 * 1024  # bytes for each pixel of a picture, of SD 1.x and XL in float32 with guidance: measured, and doubled
+WORDS = 77  # tokens of a chunk of a prompt
+LEVEL = 1.0  # a noise level; any does
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is drawn: pixels, pictures at once, whether guidance asks twice, and whether a picture is encoded.
+
+    `seen` is the side in pixels of what the UNet sees at once, where that is a part of the picture; `prompts` are asked
+    for each picture together; a `seamless` picture goes through the autoencoder whole.
+    """
+
+    width: int
+    height: int
+    batch: int = 1
+    guided: bool = True
+    encodes: bool = False
+    seen: int | None = None
+    prompts: int = 1
+    seamless: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a picture."""
+        return self.width * self.height
+
+
+class Held:
+    """What a model and what is beside it hold in one precision: weights, and what each network makes meanwhile."""
+
+    def __init__(self, model: Model, shape: Shape, dtype: torch.dtype, beside: Beside = NOTHING) -> None:
+        self._shape, self._dtype, self._beside = shape, dtype, beside
+        self._model = model
+        self._counted: dict[tuple[Any, ...], int] = {}
+
+    def bytes(self, plan: "Plan") -> int:
+        """Return the peak of a plan beyond what the process has before."""
+        parts = self.parts(plan)
+        return int(parts["weights"] + SCRATCH * parts["running"] + CONSTANT)
+
+    def parts(self, plan: "Plan") -> dict[str, int]:
+        """Return the bytes of the weights, and of what the networks hold while they run and what becomes a picture."""
+        running = max(self._step(plan.apart), self._autoencoder(plan.tiled_above), self._upscaler())
+        pictures = self._shape.pixels * 3 * 4 * 4  # float32, while they become bytes
+        return {"weights": self._weights(plan.streams), "running": running + pictures}
+
+    def _weights(self, streams: bool) -> int:
+        models = [self._model, *([] if self._beside.refiner is None else [self._beside.refiner])]
+        own = [sum(each.numel() for each in network.parameters()) for each in models for network in networks(each)]
+        size = sum(map(parameters_of, self._beside.networks)) * self._dtype.itemsize
+        size += 0 if self._beside.upscaler is None else parameters_of(self._beside.upscaler) * 4  # float32
+        size += self._beside.changed(self._model, self._dtype, acting_beside=streams)
+        if streams:  # what answers, and what is left of the one before; of tables the rows that were looked at
+            answering = (unit for each in models for network in networks(each) for _, unit in units(network))
+            layers = (unit for unit in answering if not isinstance(unit, nn.Embedding))
+            return size + 2 * max(map(parameters_of, layers)) * self._dtype.itemsize
+        largest = max(each.numel() for network in networks(self._model) for each in network.parameters())
+        return size + (sum(own) + 2 * largest) * self._dtype.itemsize
+
+    def _step(self, apart: bool) -> int:
+        """The most of a step of the model, of a step of the refiner, and of looking at the controls' pictures."""
+        key = ("step", apart, self._dtype)
+        if key not in self._counted:
+            cells = cells_seen(self._model, self._shape)
+            found = [count_step(self._model, self._shape, cells, self._dtype, self._beside, apart=apart)]
+            if self._beside.refiner is not None:
+                found.append(count_step(self._beside.refiner, self._shape, cells, self._dtype, NOTHING, apart=apart))
+            self._counted[key] = max(found)
+        return self._counted[key]
+
+    def _autoencoder(self, tiled_above: int | None) -> int:
+        key = ("autoencoder", tiled_above)
+        if key not in self._counted:
+            model = replace(self._model, tiled_above=tiled_above)
+            dtype = autoencoder_dtype(model.family, model.autoencoder, self._dtype) or self._dtype
+            self._counted[key] = count_autoencoder(model, self._shape, dtype)
+        return self._counted[key]
+
+    def _upscaler(self) -> int:
+        """What an upscaler's tile takes beside the whole picture that it makes."""
+        if self._beside.upscaler is None:
+            return 0
+        key = ("upscaler",)
+        if key not in self._counted:
+            network = self._beside.upscaler
+            tile = torch.empty(1, 3, UPSCALED, UPSCALED, device="meta")
+            made = most_held([network], lambda: upscale_tiled(network, tile, tile=UPSCALED))
+            self._counted[key] = made + 2 * self._shape.pixels * 3 * 4
+        return self._counted[key]
+
+
+def networks(model: Model) -> tuple[nn.Module, ...]:
+    """Return all networks of a model."""
+    return (model.unet, model.autoencoder, *model.text.encoders)
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Return how many numbers a network's weights have."""
+    return sum(each.numel() for each in network.parameters())
+
+
+def bytes_of(kept: Iterable[nn.Module]) -> int:
+    """Return the bytes of the weights of networks that are in memory; what several share counts once."""
+    storages = (each.untyped_storage() for network in kept for each in network.parameters())
+    return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
+
+def cells_seen(model: Model, shape: Shape) -> tuple[int, int]:
+    """Return the rows and columns of latent cells that the UNet sees at once."""
+    seen = shape.seen or max(shape.height, shape.width)
+    return -(-min(shape.height, seen) // model.stride), -(-min(shape.width, seen) // model.stride)
+
+
+def count_step(
+    model: Model, shape: Shape, cells: tuple[int, int], dtype: torch.dtype, beside: Beside, *, apart: bool
+) -> int:
+    """Return the most bytes that tensors have at once in a step of sampling, and in what control networks see first."""
+    bared = replace(model, unet=bare(model.unet, dtype), apart=apart)
+    copies: dict[int, Any] = {id(each): bare(each, dtype) for each in beside.networks}
+    steering: list[Steering | Prompting] = []
+    size = (cells[0] * model.stride, cells[1] * model.stride)
+    for control, network in beside.controls:
+        always = replace(control, start=0.0, end=1.0, weight=1.0)
+        steering.append(Steering(always, copies[id(network)], torch.empty(1, 3, *size, device="meta")))
+    for prompt, prompter in beside.prompts:
+        pixels = torch.empty(len(prompt.images), 3, *(prompter.encoder.config.image_size,) * 2, device="meta")
+        always_told = replace(prompt, start=0.0, end=1.0, weight=1.0)
+        steering.append(Prompting(always_told, copies[id(prompter)], pixels))
+    told = words_for(bared, shape, cells, dtype)
+    x = torch.empty(len(told), model.latent_channels, *cells, device="meta")
+
+    def run() -> None:
+        positive, negative = steered(told, told, steering, [LEVEL, 0.0])
+        guidance = op.Guidance(scale=2.0 if shape.guided else 1.0)
+        if model.family.instructed:
+            denoise = instructed(bared, (positive, negative), x[:1], guidance, 2.0, lambda _: 1.0)
+        else:
+            denoise = op.guided(bared, positive, negative, guidance, lambda _: 1.0)
+        denoise(x, LEVEL)
+
+    return most_held([bared.unet, *copies.values()], run)
+
+
+def words_for(model: Model, shape: Shape, cells: tuple[int, int], dtype: torch.dtype) -> Conditioning:
+    """Return what a batch is told, without numbers: the words, and what else the UNet sees beside the latent."""
+    config = model.unet.config
+    count = shape.batch * shape.prompts
+    context = torch.empty(count, WORDS, config.cross_attention_dim, dtype=dtype, device="meta")
+    pooled: Tensor | None = None
+    size: Tensor | None = None
+    if config.addition_embed_type is not None:
+        ids = 5 if config.addition_time_embed_dim and model.text.rules.sizes == 5 else 6
+        width = config.addition_width - ids * (config.addition_time_embed_dim or 0)
+        pooled = torch.empty(count, width, dtype=dtype, device="meta")
+        size = torch.empty(count, ids, device="meta")
+    channels = config.in_channels - model.latent_channels
+    concat = torch.empty(count, channels, *cells, dtype=dtype, device="meta") if channels else None
+    return Conditioning(context, pooled, size, None if model.family.instructed else concat)
+
+
+def count_autoencoder(model: Model, shape: Shape, dtype: torch.dtype) -> int:
+    """Return the most bytes that the autoencoder's tensors have at once for one picture, in the way that it goes."""
+    whole = replace(model, tiled_above=shape.pixels) if shape.seamless else model
+    way = op.way_of(whole, shape.pixels)
+    sides = (shape.height, shape.width)
+    around = 0
+    if way == "tiled":  # one of many tiles, beside the whole picture: its sum, its weights, the answer
+        sides = (min(shape.height, TILE), min(shape.width, TILE))
+        around = shape.pixels * (3 + 1 + 3 + 3) * 4
+    cells = (-(-sides[0] // model.stride), -(-sides[1] // model.stride))
+    autoencoder = bare(model.autoencoder, dtype)
+    way = "whole" if way == "tiled" else way
+    latent = torch.empty(1, model.latent_channels, *cells, dtype=dtype, device="meta")
+    found = most_held([autoencoder], lambda: op.DECODINGS[way](autoencoder, latent))
+    if shape.encodes:
+        pixels = torch.empty(1, 3, *(cell * model.stride for cell in cells), dtype=dtype, device="meta")
+        found = max(found, most_held([autoencoder], lambda: op.ENCODINGS[way](autoencoder, pixels)))
+    return found + around
+
+
+def surely_fits(files: int, shape: Shape, free: int) -> bool:
+    """Say whether networks of so many bytes on the disk, drawing this, take so little that nothing has to be counted.
+
+    Numbers may be twice as wide in memory, and no network of these families holds more than `MOST` for each pixel.
+    """
+    return 2 * files + MOST * shape.pixels * shape.batch * shape.prompts + (1 << 30) <= free

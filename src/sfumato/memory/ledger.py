@@ -1,0 +1,72 @@
+"""Networks run without numbers, and the bytes that their tensors would have."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def bare(network: N, dtype: torch.dtype) -> N:
+    """Return a copy of a network without numbers, in a precision."""
+
+    def empty(tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, dtype=dtype if tensor.is_floating_point() else tensor.dtype, device="meta")
+
+    parameters = {id(each): nn.Parameter(empty(each), requires_grad=False) for each in network.parameters()}
+    buffers = {id(each): empty(each) for each in network.buffers()}
+    return copy.deepcopy(network, {**parameters, **buffers})
+
+
+def most_held(networks: Iterable[nn.Module], run: Callable[[], object]) -> int:
+    """Return the most bytes that tensors made in a run have at once; the networks' own are left out."""
+    ledger = Ledger(networks)
+    with torch.no_grad(), Numberless(), ledger:
+        run()
+    return ledger.most
+
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors that operations make, for as long as somebody holds them."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        own = (each for network in networks for each in network.parameters())
+        self._own = {each.untyped_storage()._cdata for each in own}
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._own:
+                    self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
+        self._live = {key: each for key, each in self._live.items() if not each[0].expired()}  # type: ignore[no-untyped-call]
+        self.most = max(self.most, sum(size for _, size in self._live.values()))
+        return made
+
+
+class Numberless(TorchFunctionMode):
+    """Within, attention makes its answer and nothing else, as the kernel for CPUs does, and numbers are made up.
+
+    Statistics that are taken to the CPU are zeros, and every number is finite.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        if func is Tensor.cpu:
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        if func is torch.isfinite:
+            return torch.ones(1, dtype=torch.bool)
+        return func(*args, **(kwargs or {}))
