@@ -56,7 +56,8 @@ ARROWS: dict[str, set[str]] = {
         "scenes": "",
         # a recipe that draws, for pictures of a class or a mask, does it as every face does
         "train": "allocator preview model diffusion weights nn scenes text images generation operations request",
-        "evaluate": "generation operations events scenes request model images",
+        # whether a model has the masking that is asked for, before anything is drawn
+        "evaluate": "generation guides operations events scenes request model images",
         # the process that answers HTTP: the torch-free half of the house, and of the worker only its process
         "server": "request wording controls.preprocess metadata opening text.networks text.tokenizer text.prompt"
         " text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"

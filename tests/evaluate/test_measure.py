@@ -75,6 +75,30 @@ def test_the_report_says_with_what_it_was_drawn(report: Report) -> None:
     assert report.speed > 0
 
 
+def test_masking_is_for_the_masked_pictures_and_told_in_the_report(model: Model) -> None:
+    class Watching:
+        """A companion that notes that it was asked, and gives the model as it is."""
+
+        files = ()
+        asked = 0
+
+        def inpainter(self, model: Model) -> Model:
+            self.asked += 1
+            return replace(model, companion=None)
+
+    watching = Watching()
+    able = replace(model, companion=watching)
+    settings = Request(steps=1, width=64, height=64, masking="blend")
+    report = evaluate(able, ["size", "inpainting"], 1, settings=settings)
+    assert report.settings["masking"] == "blend" and not watching.asked
+    assert evaluate(able, ["inpainting"], 1, settings=replace(settings, masking="network")).drawn == 1
+    assert watching.asked
+    with pytest.raises(RequestError, match="has none that sees a mask"):
+        evaluate(model, ["inpainting"], 1, settings=replace(settings, masking="network"))
+    with pytest.raises(RequestError, match="no suite has a mask"):
+        evaluate(able, ["size"], 1, settings=settings)
+
+
 def test_quality_is_the_mean_over_the_renders(report: Report, model: Model) -> None:
     renders = rendered([case.scene for case in cases(SUITES["two"], COUNT)], 64)
     made = [reconstruct(model, picture) for picture in renders]

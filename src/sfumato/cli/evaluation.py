@@ -10,6 +10,7 @@ import typer
 from sfumato.cli.options import Machine, Voice, grouped, number, whole
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import console, progress
+from sfumato.cli.starting import MaskingOption
 from sfumato.errors import OutputError
 from sfumato.request import Request
 
@@ -47,6 +48,7 @@ def evaluate(
     batch: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Pictures that are computed together.")
     ] = None,
+    masking: MaskingOption = None,
     reader: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Another learned reader than the package's own.")
     ] = None,
@@ -66,7 +68,8 @@ def evaluate(
     Draws held-out prompts of the drawn world, and lets two readers say what is in the
     pictures. Writes report.json, table.md and sheets; the tables go to the terminal.
     """
-    settings = Request(model=model, steps=steps, guidance=guidance, sampler=sampler, seed=seed, batch=batch)
+    asked = {"steps": steps, "guidance": guidance, "sampler": sampler, "seed": seed, "batch": batch, "masking": masking}
+    settings = Request.from_dict({"model": model, **asked})
     folder = output or Path("outputs") / f"evaluation-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists():
         raise OutputError(f"{folder} exists. Name a new folder; nothing is overwritten.")

@@ -11,6 +11,7 @@ from PIL import Image
 from sfumato.errors import RequestError
 from sfumato.events import Finished
 from sfumato.generation import stream
+from sfumato.guides import masking
 from sfumato.images import to_levels, to_pictures, to_pixels
 from sfumato.model import Model
 from sfumato.operations import decode, encode_image
@@ -91,7 +92,8 @@ class ModelArtist:
     def of(cls, model: Model, settings: Request | None = None) -> "ModelArtist":
         """The model with settings whose prompt is ignored: a fixed seed and a quick batch, unless they say otherwise.
 
-        Raises RequestError for a model whose pictures are not of a size that the drawn world is read at.
+        Raises RequestError for a model whose pictures are not of a size that the drawn world is read at, and for a
+        masking that it has not.
         """
         asked = settings or Request()
         width, height = asked.width or model.family.size, asked.height or model.family.size
@@ -101,6 +103,8 @@ class ModelArtist:
                 f"pixels a side in steps of {model.stride}. Evaluate a model that was trained on it.",
                 "model",
             )
+        if asked.masking is not None:
+            masking(model, asked)  # what cannot be is told before anything is drawn
         batch = asked.batch or (1 if asked.strict else BATCH)
         return cls(model, replace(asked, seed=asked.seed or 0, batch=batch, count=1, width=width, height=height))
 
@@ -119,20 +123,21 @@ class ModelArtist:
     @property
     def settings(self) -> dict[str, Any]:
         """The resolved settings without the prompts."""
-        last = self.clock.last or self.asked
+        last = replace(self.clock.last or self.asked, masking=self.asked.masking)
         return {key: value for key, value in last.to_dict().items() if key not in OWN}
 
     def draw(self, prompts: Sequence[str], told: Callable[[], None]) -> list[Image.Image]:
-        return self._made(replace(self.asked, prompt=tuple(prompts)), told)
+        return self._made(replace(self.asked, prompt=tuple(prompts), masking=None), told)
 
     def redraw(self, picture: Image.Image, prompt: str, number: int, strength: float) -> Image.Image:
         return self._made(replace(self._numbered(number, prompt), strength=strength), image=picture)[0]
 
     def repaint(self, picture: Image.Image, mask: Image.Image, prompt: str, number: int) -> Image.Image:
-        return self._made(self._numbered(number, prompt), image=picture, mask=mask)[0]
+        masked = replace(self._numbered(number, prompt), masking=self.asked.masking)
+        return self._made(masked, image=picture, mask=mask)[0]
 
     def _numbered(self, number: int, prompt: str) -> Request:
-        return replace(self.asked, prompt=prompt, seed=self.seed + number)
+        return replace(self.asked, prompt=prompt, seed=self.seed + number, masking=None)
 
     def _made(
         self,

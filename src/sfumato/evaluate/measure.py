@@ -53,6 +53,11 @@ def evaluate(
     given. Raises RequestError for a suite that does not exist and for what the model cannot do.
     """
     names = chosen(suites, count)
+    if settings is not None and settings.masking is not None and "inpainting" not in names:
+        raise RequestError(
+            f"masking is {settings.masking!r}, but no suite has a mask; add the suite inpainting, or leave it out",
+            "masking",
+        )
     return measure(
         ModelArtist.of(model, settings), eyes(reader), names, count, training=training, progressed=progressed
     )
