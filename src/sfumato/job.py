@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from sfumato.images import (
     mask_weights,
     named_picture,
     open_picture,
+    pad_to_multiple,
     to_mask,
     to_pixels,
     to_rgb,
@@ -59,7 +61,8 @@ TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
 class Job:
     """A request that is ready to run on a model: every field concrete, pictures read and fitted.
 
-    `picture` (RGB) and `mask` (grey, before the blur) have the size of the request; `sampling` is what runs;
+    `picture` (RGB) and `mask` (grey, before the blur) have the size of the request, and `unscaled` its own where the
+    picture's latent is scaled in its place; `sampling` is what runs;
     `inputs` are the digests of the upright pictures as they were given; `inset` is, where what is masked is worked on
     alone, the whole picture that they are a part of; `stage` names a pass after the first, whose noise is its own.
     What is computed from the pictures is computed once, when it is first needed.
@@ -78,6 +81,7 @@ class Job:
     region_masks: tuple[Image.Image | None, ...] = ()
     stage: str = ""
     read: ReadControls = NO_CONTROLS
+    unscaled: Image.Image | None = None
 
     @property
     def levels(self) -> list[float]:
@@ -142,7 +146,11 @@ class Job:
     def posterior(self) -> Posterior:
         """That of the start picture."""
         assert self.picture is not None
-        return op.encode_image(self.model, self.canvas.pad(to_pixels([self.picture])))
+        if self.unscaled is None:
+            return op.encode_image(self.model, self.canvas.pad(to_pixels([self.picture])))
+        own = op.encode_image(self.model, pad_to_multiple(to_pixels([self.unscaled]), self.model.stride)).mean
+        scaled = F.interpolate(own, size=self.canvas.cells, mode="bilinear")  # as A1111's resize mode 3 does
+        return Posterior(scaled, torch.zeros_like(scaled))
 
     @cached_property
     def filled_posterior(self) -> Posterior:
@@ -209,7 +217,8 @@ def prepare(
         part = inset(picture, grey, resolved.padding, size)
         read = read.within(picture.size, part.box)
         picture, grey = part.cut(size)
-    fit = RESIZES[resolved.resize_mode or "crop"]
+    latent = resolved.resize_mode == "latent"
+    fit = RESIZES["stretch" if latent else resolved.resize_mode or "crop"]
     job = Job(
         guides.reshaped(model.with_only(network_names(request)), resolved),
         resolved,
@@ -223,6 +232,7 @@ def prepare(
         said,
         masks,
         read=read,
+        unscaled=picture if latent and picture is not None and picture.size != size else None,
     )
     for each in (job, job.second):  # what cannot be run is told before anything is
         assert each is None or (
@@ -282,6 +292,12 @@ def _check_together(request: Request, *, image: bool, mask: bool) -> None:
         raise RequestError("outpaint makes its own mask and size; leave out the mask and resize_mode", "outpaint")
     if request.hires is not None and (mask or request.outpaint is not None):
         raise RequestError("hires is given with a mask; enlarge the picture before or after it is repainted", "hires")
+    if mask and request.resize_mode == "latent":
+        raise RequestError(
+            "resize_mode is 'latent' with a mask, whose pixels are not those of a latent that was scaled; choose "
+            "another one",
+            "resize_mode",
+        )
     if request.regions and request.masked_only:
         raise RequestError(
             "regions are given with masked_only, which cuts a part out; leave out one of them", "regions"

@@ -1,6 +1,7 @@
 """What inpainting and start pictures promise: bytes outside of a mask, what is under it, how pictures are fitted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from PIL import Image, ImageDraw
 from tiny_models import SIZE, Pair, recorded, scene
 
+from sfumato import operations as op
 from sfumato.errors import RequestError
 from sfumato.generation import batches, generate
-from sfumato.images import fit_and_fill, stretch
+from sfumato.images import fit_and_fill, stretch, to_pixels
 from sfumato.job import prepare
 from sfumato.masks import filled_from_around, inset
 from sfumato.metadata import describe, parse_infotext, save
@@ -152,6 +154,23 @@ def test_a_start_picture_is_fitted_as_asked(tiny: Model, mode: str) -> None:
     (made,) = generate(tiny, asked, image=wide, metadata=False)
     plain = request(strength=0.5, width=SIZE, height=SIZE)
     assert made.tobytes() == generate(tiny, plain, image=fit[mode](wide), metadata=False)[0].tobytes()
+
+
+def test_a_latent_is_stretched_in_place_of_the_picture(tiny: Model) -> None:
+    wide = scene(2 * SIZE, SIZE)
+    job = prepare(tiny, request(strength=0.5, width=SIZE, height=2 * SIZE, resize_mode="latent"), image=wide)
+    own = op.encode_image(tiny, to_pixels([wide])).mean
+    expected = torch.nn.functional.interpolate(own, size=(2 * SIZE // 8, SIZE // 8), mode="bilinear")
+    assert torch.equal(job.posterior.mean, expected) and not job.posterior.std.any()
+    asked = request(strength=0.0, width=SIZE, height=2 * SIZE, resize_mode="latent")
+    assert generate(tiny, asked, image=wide, metadata=False)[0].tobytes() == stretch(wide, SIZE, 2 * SIZE).tobytes()
+    same = request(strength=0.5, width=SIZE, height=SIZE)
+    latent, plain = (
+        generate(tiny, replace(same, resize_mode=mode), image=scene(), metadata=False)[0] for mode in ("latent", None)
+    )
+    assert latent.tobytes() == plain.tobytes()  # nothing has to be scaled
+    with pytest.raises(RequestError, match="resize_mode is 'latent' with a mask"):
+        prepare(tiny, request(resize_mode="latent"), image=wide, mask=masked(2 * SIZE, SIZE, (8, 8, 40, 40)))
 
 
 def test_a_nine_channel_model_works_on_what_is_masked_alone(pair: Callable[[str], Pair]) -> None:

@@ -34,7 +34,7 @@ class Fitting:
 
     resize_mode: Annotated[
         str | None,
-        typer.Option(metavar="MODE", help="crop (by default), stretch, or fill: how IMAGE takes another size."),
+        typer.Option(metavar="MODE", help="crop (by default), stretch, fill, or latent: how IMAGE takes another size."),
     ] = None
 
     def fields(self) -> dict[str, Any]:

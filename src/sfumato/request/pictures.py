@@ -13,7 +13,10 @@ SEED_LIMIT = 2**64  # what a torch generator takes; ComfyUI's range too
 SIDE_RANGE = (16, 8192)  # pixels; 16 is two latent cells, 8192 is where the largest tiled pictures end
 
 ResizeMode = Literal["crop", "stretch", "fill"]
-"""How a start picture takes another size: cropped to fill it, stretched, or whole with its edges drawn out."""
+"""How a picture takes another size: cropped to fill it, stretched, or whole with its edges drawn out."""
+
+StartResize = Literal["crop", "stretch", "fill", "latent"]
+"""How a start picture does: as any, or its latent is stretched."""
 
 StrengthRule = Literal["share", "a1111", "whole"]
 """How a strength becomes a number of steps: as diffusers, stable-diffusion-webui or ComfyUI count."""

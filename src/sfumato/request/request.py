@@ -39,7 +39,7 @@ from sfumato.request.pictures import (
     MaskedContent,
     Masking,
     Outpaint,
-    ResizeMode,
+    StartResize,
     StrengthRule,
     Variation,
     Windows,
@@ -92,7 +92,8 @@ class Request:
     image, mask     paths, white in the mask = repaint; None or `sha256:...` of the upright pixels when the pictures are
                     handed over beside the request, which is also what a picture's metadata has here
     width, height   pixels; mask_blur too
-    resize_mode     how a start picture takes another size: cropped to fill it (the default), stretched, or filled up
+    resize_mode     how a start picture takes another size: cropped to fill it (the default), stretched, filled up, or
+                    by stretching its latent
     mask_invert     black in the mask = repaint
     masked_only     works on what is around the mask alone, with `padding` pixels, at width x height; the picture keeps
                     its own size
@@ -162,7 +163,7 @@ class Request:
     strength_rule: StrengthRule | None = None
     mask: str | None = None
     mask_blur: float | None = None
-    resize_mode: ResizeMode | None = None
+    resize_mode: StartResize | None = None
     mask_invert: bool = False
     masked_only: bool = False
     padding: int | None = None
@@ -229,7 +230,7 @@ class Request:
         check_choice("noise", self.noise, NoiseMode, optional=False)
         checked_dialect(self.dialect)
         check_choice("strength_rule", self.strength_rule, StrengthRule)
-        check_choice("resize_mode", self.resize_mode, ResizeMode)
+        check_choice("resize_mode", self.resize_mode, StartResize)
         check_choice("masking", self.masking, Masking)
         check_choice("masked_content", self.masked_content, MaskedContent)
         _set(self, "windows", checked_windows(self.windows))

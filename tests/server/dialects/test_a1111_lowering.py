@@ -140,6 +140,7 @@ def test_a_start_picture_is_drawn_over_as_a1111_counts() -> None:
     assert (request.image, request.strength, request.strength_rule) == (PICTURES["image"], 0.75, "a1111")
     assert (request.mask, request.resize_mode) == (None, "stretch")
     assert order({"resize_mode": 2, "denoising_strength": 0}, img2img=True).request.resize_mode == "fill"
+    assert order({"resize_mode": 3, "denoising_strength": 0.5}, img2img=True).request.resize_mode == "latent"
     fixed = order({"override_settings": {"img2img_fix_steps": True}}, img2img=True).request
     assert fixed.strength_rule == "whole"
 
@@ -207,7 +208,7 @@ REFUSED = [
     ({"prompt": ["a", "b"]}, "prompt"),
 ]
 REFUSED_PICTURES = [
-    ({"resize_mode": 3}, "resize_mode"),
+    ({"resize_mode": 3, "masked": True}, "resize_mode"),
     ({"resize_mode": 9}, "resize_mode"),
     ({"denoising_strength": 1.5}, "denoising_strength"),
     ({"initial_noise_multiplier": 0.9}, "initial_noise_multiplier"),

@@ -19,7 +19,7 @@ from sfumato.server.dialects.a1111_samplers import Sampler, read_sampler, spacin
 from sfumato.server.dialects.a1111_scripts import CONTROLNET, script_fields, scripts_of
 from sfumato.server.problems import Problem
 
-RESIZE_MODES = {0: "stretch", 1: "crop", 2: "fill"}  # 3 scales the latent
+RESIZE_MODES = {0: "stretch", 1: "crop", 2: "fill", 3: "latent"}
 MASKED_CONTENTS = {0: "fill", 1: "original", 2: "noise", 3: "nothing"}
 
 # Our fields -> A1111's, for problems that are found in the request
@@ -216,8 +216,8 @@ def noise_of(source: str, *, img2img: bool) -> str:
 def start_of(fields: Fields, pictures: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
     """The fields about the start picture and the mask."""
     mode = fields.whole("resize_mode", 0)
-    if mode == 3:
-        raise refuse("resize_mode", "is 3, a scaled latent, which sfumato does not do; 0 scales the picture")
+    if mode == 3 and "mask" in pictures:
+        raise refuse("resize_mode", "is 3, a scaled latent, with a mask; 0 scales the picture")
     if mode not in RESIZE_MODES:
         raise refuse("resize_mode", f"is {mode}; it must be 0, 1, 2 or 3")
     if fields.number("initial_noise_multiplier", 1.0) != 1.0:
