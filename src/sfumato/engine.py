@@ -36,6 +36,7 @@ from sfumato.request import LATENT_UPSCALERS, Embedding, Lora, Request, draw_see
 from sfumato.request.filling import worked_size
 from sfumato.request.said import Said
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
+from sfumato.weights.control_lora import shares
 from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.embeddings_named import embeddings_named
@@ -234,12 +235,18 @@ class Engine:
         kept = {
             name: found
             for name, found in self._controls.items()
-            if found.base is base and found.states == states.get(name)
+            if (found.base is base or found.base is model) and found.states == states.get(name)
         }
         self._controls = kept  # the others are let go before new ones are read
         known = {name: found.network for name, found in kept.items()}
         steered = with_image_prompts(with_controls(model, controls, known), request.image_prompts, known)
-        self._controls = {name: KeptControl(base, state, steered.controls[name]) for name, state in states.items()}
+        self._controls = {
+            # what is made of the UNet's own weights goes with the LoRAs that are in them
+            name: KeptControl(
+                model if shares(steered.controls[name], model.unet) else base, state, steered.controls[name]
+            )
+            for name, state in states.items()
+        }
         return steered
 
     def _base(self, name: str | None, vae: str | None, prediction: str | None = None, *, beside: int = 0) -> Model:

@@ -195,7 +195,6 @@ def small_file(sd1: Model, tmp_path: Path) -> Path:
     ("name", "what"),
     [
         ("difference", "the difference of a ControlNet"),
-        ("lora_controlnet", "Control-LoRA"),
         ("task_embedding", "several kinds"),
     ],
 )

@@ -13,7 +13,13 @@ from sfumato.nn.t2i_adapter import T2IAdapterConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import shapes_of
 from sfumato.weights.component_files import SUFFIXES, UNET_STEM, find_weights, variants, weight_files
-from sfumato.weights.controlnet_file import controlnet_base, controlnet_component, is_controlnet
+from sfumato.weights.control_lora import ControlLora, is_control_lora, whole_shapes
+from sfumato.weights.controlnet_file import (
+    control_lora_component,
+    controlnet_base,
+    controlnet_component,
+    is_controlnet,
+)
 from sfumato.weights.families import FAMILIES
 from sfumato.weights.files import open_file, read_json
 from sfumato.weights.ip_adapter_file import ip_adapter_base, ip_adapter_component, is_ip_adapter
@@ -36,12 +42,14 @@ class OpenedControl:
     family: str | None
     reason: str
     component: Component
+    low_rank: ControlLora | None = None
 
     @property
     def title(self) -> str:
         """What it is, in words."""
         whose = "a model of its own sizes" if self.family is None else FAMILIES[self.family].title
-        return f"{'an' if self.kind == 'IP-Adapter' else 'a'} {self.kind} for {whose}"
+        kind = self.kind if self.low_rank is None else "Control-LoRA"
+        return f"{'an' if kind == 'IP-Adapter' else 'a'} {kind} for {whose}"
 
 
 def locate_control(name: str) -> Path:
@@ -94,6 +102,12 @@ def open_control(path: Path, like: UNetConfig | None = None) -> OpenedControl:
     tensors = open_file(weights_of(path))
     shapes = shapes_of(tensors)
     kind = CLASSES.get(str(stated.get("_class_name")))
+    if not stated and is_control_lora(shapes):
+        component, low_rank = control_lora_component(path, tensors, like)
+        family, reason = controlnet_base(whole_shapes(shapes))
+        return OpenedControl(
+            path=path, kind="ControlNet", family=family, reason=reason, component=component, low_rank=low_rank
+        )
     if kind == "ControlNet" or (not stated and is_controlnet(shapes)):
         config = network_config(ControlNetConfig.from_json, stated, path / "config.json") if stated else None
         component = controlnet_component(path, tensors, config, like)

@@ -11,6 +11,7 @@ from sfumato.errors import WeightsError
 from sfumato.nn.controlnet import ControlNet, ControlNetConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import Part, check_parts, shapes_of
+from sfumato.weights.control_lora import ControlLora, control_lora, whole_shapes
 from sfumato.weights.families import BASES, FAMILIES, blueprint
 from sfumato.weights.files import TensorFile
 from sfumato.weights.ldm import UNET_RESNET, Modules, translate, unet_modules
@@ -24,7 +25,6 @@ HINT = "input_hint_block."  # of cldm's names
 EMBEDDING = "controlnet_cond_embedding."  # of diffusers'
 OTHER_KINDS = {
     "difference": "the difference of a ControlNet to its base model",
-    "lora_controlnet": "a Control-LoRA, a ControlNet of low rank",
     "task_embedding": "a ControlNet for several kinds of pictures at once (Union)",
 }
 
@@ -75,6 +75,18 @@ def controlnet_component(
     return Component(part, tensors)
 
 
+def control_lora_component(path: Path, tensors: TensorFile, like: UNetConfig | None) -> tuple[Component, ControlLora]:
+    """Compare a Control-LoRA's file with the ControlNet that it makes of a UNet, whose configuration is `like`.
+
+    Raises WeightsError if they differ, or there is no telling.
+    """
+    shapes = whole_shapes(shapes_of(tensors))
+    config = config_of(path, shapes, like)
+    network = network_of(lambda: ControlNet(config), path)
+    naming = cldm_naming(config, list(network.state_dict()))
+    return Component(Part("ControlNet", network, naming), tensors), control_lora(path, tensors, network, naming)
+
+
 def refuse_other_kinds(path: Path, shapes: Shapes) -> None:
     """Raise WeightsError for what is stored as a ControlNet and is more or less than one."""
     name = other_kind(shapes)
@@ -106,7 +118,8 @@ def config_of(path: Path, shapes: Shapes, like: UNetConfig | None) -> ControlNet
     if original:
         convolutions = convolutions[:-1]  # the last is the one into the network's width
     widths = [first_layer(shapes, name)[0] for name in (first, *convolutions[1::2])]
-    channels = first_layer(shapes, prefix + ("input_blocks.0.0.weight" if original else "conv_in.weight"))[1]
+    entry = prefix + ("input_blocks.0.0.weight" if original else "conv_in.weight")
+    channels = first_layer(shapes, entry)[1] if entry in shapes else 0
     return ControlNetConfig(
         replace(unet, in_channels=channels or unet.out_channels),
         conditioning_channels=first_layer(shapes, first)[1],

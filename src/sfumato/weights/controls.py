@@ -46,8 +46,12 @@ def read_control(model: Model, path: Path) -> nn.Module:
     """Read a control network, on the device and in the precision of the model. Errors: `with_controls`."""
     opened = open_control(path, model.unet.config)
     check_fits(opened, model)
-    fill_for(opened.component, model)
-    return opened.component.part.network
+    network = opened.component.part.network
+    if opened.low_rank is None:
+        fill_for(opened.component, model)
+    else:
+        opened.low_rank.fill(cast(ControlNet, network), model.unet)
+    return network
 
 
 def fill_for(component: Component, model: Model) -> None:

@@ -10,7 +10,8 @@ from sfumato.errors import ModelFileError, SfumatoError
 from sfumato.model import COMPANION
 from sfumato.weights.build import shapes_of
 from sfumato.weights.companion import WHAT, base_of, is_companion
-from sfumato.weights.control_file import ControlKind, open_control
+from sfumato.weights.control_file import ControlKind, OpenedControl, open_control
+from sfumato.weights.control_lora import whole_shapes
 from sfumato.weights.controlnet_file import controlnet_base, is_controlnet, other_kind
 from sfumato.weights.files import TensorFile, open_file
 from sfumato.weights.header import TensorInfo
@@ -118,10 +119,16 @@ def describe_control(path: Path, problem: str) -> Description | None:
         path=path,
         what=opened.title,
         reason=opened.reason,
-        components={"file": describe_component(opened.component)},
+        components={"file": describe_file(opened)},
         problem=problem,
         control=opened.kind,
     )
+
+
+def describe_file(opened: OpenedControl) -> ComponentDescription:
+    """Describe the weights of a control network; those of a Control-LoRA as they are, since others belong to them."""
+    tensors = opened.component.tensors
+    return describe_component(opened.component) if opened.low_rank is None else summary(tensors.infos.values(), tensors)
 
 
 def describe_own_controlnet(path: Path, problem: str) -> Description | None:
@@ -129,7 +136,7 @@ def describe_own_controlnet(path: Path, problem: str) -> Description | None:
     if path.is_dir():
         return None
     tensors = open_file(path)
-    shapes = shapes_of(tensors)
+    shapes = whole_shapes(shapes_of(tensors))
     family, reason = controlnet_base(shapes)
     if family is not None or not is_controlnet(shapes) or other_kind(shapes) is not None:
         return None
