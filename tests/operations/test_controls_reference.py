@@ -4,6 +4,7 @@ Twenty steps with guidance in float32; a pixel may differ by one level of 255, w
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from PIL import Image
 from test_reference import LEVELS, NEGATIVE, PROMPT, composited, generator, half_mask, largest, scheduler
 from tiny_models import SIZE, Pair, random_weights, scene
 
+from sfumato.controls.preprocess import preprocess
+from sfumato.errors import RequestError
 from sfumato.generation import generate
 from sfumato.model import Model
 from sfumato.request import Control, Request
@@ -94,6 +97,65 @@ def test_a_picture_with_a_controlnet_equals_that_of_diffusers(
     assert largest(found, expected) <= LEVELS
     plain = drawn(pair(kind).with_scheduler(made), request())
     assert largest(found, plain) > 30  # it does something
+
+
+@pytest.fixture(scope="module")
+def union(pair: Callable[[str], Pair], tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
+    """A ControlNet for several kinds of pictures: diffusers', and its folder."""
+    unet = pair("sdxl").components["unet"].config
+    names = (
+        *("in_channels", "down_block_types", "block_out_channels", "layers_per_block", "norm_num_groups"),
+        *("cross_attention_dim", "attention_head_dim", "use_linear_projection", "transformer_layers_per_block"),
+        *("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim"),
+    )
+    network = diffusers.ControlNetUnionModel(
+        **{name: unet[name] for name in names},
+        conditioning_embedding_out_channels=(16, 32, 96, 256),
+        num_control_type=8,
+        num_trans_channel=32,
+        num_proj_channel=32,
+    )
+    random_weights(network, 30)
+    folder = tmp_path_factory.mktemp("union")
+    network.save_pretrained(folder)
+    return network, str(folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "preprocessor", "mode"), [("line", "none", 3), (None, "canny", 3), ("tile", "none", 6)]
+)
+def test_a_picture_with_a_controlnet_union_equals_that_of_diffusers(
+    task: str | None, preprocessor: str, mode: int, pair: Callable[[str], Pair], union: tuple[Any, str]
+) -> None:
+    network, folder = union
+    both = Pair({**pair("sdxl").components, "controlnet": network}, pair("sdxl").ours)
+    theirs = both.theirs(diffusers.StableDiffusionXLControlNetUnionPipeline, scheduler("ddim", "sdxl"))
+    control = Control(folder, "first", weight=0.8, end=0.7, task=task, preprocessor=preprocessor)
+    seen = preprocess(hint(), preprocessor, control.options) if preprocessor != "none" else hint()
+    options = {**COMMON, "controlnet_conditioning_scale": 0.8, "control_guidance_end": 0.7}
+    expected = theirs(
+        PROMPT, control_image=[seen], control_mode=[mode], **options, height=SIZE, width=SIZE, generator=generator(5)
+    ).images[0]
+    model = pair("sdxl").with_scheduler(scheduler("ddim", "sdxl"))
+    found = drawn(model, request(controls=[control]), pictures=PICTURES)
+    assert largest(found, expected) <= LEVELS
+    other = replace(control, task="depth", preprocessor="none", options={})
+    assert largest(found, drawn(model, request(controls=[other]), pictures=PICTURES)) > 5  # it is told apart
+
+
+def test_a_controlnet_union_wants_to_know_what_it_sees(
+    pair: Callable[[str], Pair], union: tuple[Any, str], controlnet: Callable[..., Any]
+) -> None:
+    for folder, kind, task, says in (
+        (union[1], "sdxl", None, "has no task for .*say which of openpose, depth"),
+        (controlnet("sd1")[1], "sd1", "depth", "has task 'depth' for .* which is for one kind"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            drawn(pair(kind).ours, request(controls=[Control(folder, "first", task=task)]), pictures=PICTURES)
+    with pytest.raises(RequestError, match="it must be one of openpose"):
+        Control("x", task="pose")
+    assert Control("x", task="depth").to_dict()["task"] == "depth"
+    assert "task" not in Control("x").to_dict()
 
 
 @pytest.mark.parametrize("mode", ["balanced", "guess"])

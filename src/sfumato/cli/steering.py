@@ -10,7 +10,7 @@ import typer
 
 from sfumato.cli.options import NUMBER, Destination, Voice, grouped, number, parse_size
 from sfumato.cli.output import Gallery, slug, write_document
-from sfumato.request import PREPROCESSORS, Control, ImagePrompt, checked_options
+from sfumato.request import PREPROCESSORS, TASKS, Control, ImagePrompt, checked_options
 
 SPAN = re.compile(r"(\d*\.?\d+)-(\d*\.?\d+)")
 
@@ -44,6 +44,15 @@ class Steered:
         typer.Option(metavar="MODE", help="crop (by default), fill or stretch; one for all controls, or one for each."),
     ] = None
 
+    control_task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK",
+            help=f"What a ControlNet Union sees: {', '.join(TASKS)}; by default what the preprocessor makes. One for "
+            "all controls, or one for each.",
+        ),
+    ] = None
+
     image_prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,6 +83,7 @@ class Steered:
             "--preprocessor": [{"preprocessor": name, "options": options} for name, options in preprocessors],
             "--control-mode": [{"mode": mode} for mode in self.control_mode or ()],
             "--control-resize": [{"resize": mode} for mode in self.control_resize or ()],
+            "--control-task": [{"task": task} for task in self.control_task or ()],
         }
         for option, values in given.items():
             for control, value in zip(controls, for_each(option, values, count), strict=True):

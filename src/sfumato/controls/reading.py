@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
+from torch import nn
 
 from sfumato.controls.pictures import control_picture
 from sfumato.controls.steering import Prompting, Steering, masks_of
@@ -22,8 +23,9 @@ from sfumato.images import (
 from sfumato.metadata import pixels_digest
 from sfumato.model import Model
 from sfumato.nn.controlnet import ControlNet
+from sfumato.nn.controlnet_union import ControlNetUnion
 from sfumato.nn.ip_adapter import Prompter
-from sfumato.request import Control, ImagePrompt, Request
+from sfumato.request import TASK_OF, TASKS, Control, ImagePrompt, Request
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,30 @@ def steerings(
                 f"controls has mode 'guess' for {control.model}, a T2I-Adapter; it is for ControlNets alone", "controls"
             )
         seen = pad_to_multiple(control_picture(control, picture, size, mask), model.stride)
-        made.append(Steering(control, network, seen))
+        made.append(Steering(control, told_task(control, network), seen))
     return tuple(made)
+
+
+def told_task(control: Control, network: nn.Module) -> nn.Module:
+    """A control's network, told what kind of picture it sees where it knows several. Raises RequestError."""
+    if not isinstance(network, ControlNetUnion):
+        if control.task is not None:
+            raise RequestError(
+                f"controls has task {control.task!r} for {control.model}, which is for one kind of pictures; leave it "
+                "out",
+                "controls",
+            )
+        return network
+    known = TASKS[: network.control.num_control_type]
+    task = control.task or TASK_OF.get(control.preprocessor)
+    if task not in known:
+        given = "no task" if task is None else f"task {task!r}"
+        raise RequestError(
+            f"controls has {given} for {control.model}, which sees pictures of several kinds; say which of "
+            f"{', '.join(known)}",
+            "controls",
+        )
+    return network.for_task(known.index(task))
 
 
 def promptings(model: Model, read: ReadControls, size: tuple[int, int]) -> tuple[Prompting, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato import operations as op
+from sfumato.controls.reading import told_task
 from sfumato.controls.steering import Prompting, Steering, steered
 from sfumato.instructed import instructed
 from sfumato.memory.beside import NOTHING, Beside
@@ -149,7 +150,8 @@ def count_step(
     size = (cells[0] * model.stride, cells[1] * model.stride)
     for control, network in beside.controls:
         always = replace(control, start=0.0, end=1.0, weight=1.0)
-        steering.append(Steering(always, copies[id(network)], torch.empty(1, 3, *size, device="meta")))
+        told_network = told_task(control, copies[id(network)])
+        steering.append(Steering(always, told_network, torch.empty(1, 3, *size, device="meta")))
     for prompt, prompter in beside.prompts:
         pixels = torch.empty(len(prompt.images), 3, *(prompter.encoder.config.image_size,) * 2, device="meta")
         always_told = replace(prompt, start=0.0, end=1.0, weight=1.0)

@@ -5,6 +5,8 @@
 
 from sfumato.request.controls import (
     PREPROCESSORS,
+    TASK_OF,
+    TASKS,
     Control,
     ControlMode,
     ImagePrompt,
@@ -39,6 +41,8 @@ __all__ = [
     "SEED_BITS",
     "SEED_LIMIT",
     "SIDE_RANGE",
+    "TASKS",
+    "TASK_OF",
     "Control",
     "ControlMode",
     "Defaults",

@@ -27,6 +27,11 @@ PREPROCESSORS: dict[str, dict[str, tuple[float, float, float]]] = {
     "inpaint": {},
 }
 
+# What a ControlNet for several kinds of pictures (Union) is told that it sees, in the order of its embeddings; the last
+# two are ProMax's. https://github.com/xinsir6/ControlNetPlus
+TASKS = ("openpose", "depth", "soft_edge", "line", "normal", "segment", "tile", "repaint")
+TASK_OF = {"soft_edge": "soft_edge", "scribble": "soft_edge", "canny": "line", "invert": "line", "tile": "tile"}
+
 _WEIGHT = (-10.0, 10.0)  # 2 is the most that the other tools' sliders offer; beyond 10 nothing is left of a picture
 
 
@@ -43,6 +48,8 @@ class Control:
                   guess: diffusers' guess mode, which finds out what the picture is without words
     resize        how the picture is brought to the size of the request: its middle (crop), whole with its edge
                   repeated (fill), or out of shape (stretch)
+    task          one of TASKS: what a network for several kinds of pictures (ControlNet Union) sees; None is what the
+                  preprocessor makes
 
     Raises RequestError.
     """
@@ -56,6 +63,7 @@ class Control:
     mode: ControlMode = "balanced"
     resize: ResizeMode = "crop"
     options: Mapping[str, float] = field(default_factory=dict)
+    task: str | None = None
 
     def __post_init__(self) -> None:
         _check_acting(self, "controls", "model", "image")
@@ -64,6 +72,8 @@ class Control:
                 raise RequestError(
                     f"controls has {name} {getattr(self, name)!r}; it must be one of {', '.join(choices)}", "controls"
                 )
+        if self.task is not None and self.task not in TASKS:
+            raise RequestError(f"controls has task {self.task!r}; it must be one of {', '.join(TASKS)}", "controls")
         object.__setattr__(self, "options", checked_options(self.preprocessor, self.options))
 
     def __hash__(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sfumato.errors import ModelFileError, ModelNotFoundError, WeightsError
 from sfumato.nn.controlnet import ControlNetConfig
+from sfumato.nn.controlnet_union import ControlNetUnionConfig
 from sfumato.nn.ip_adapter import IPAdapter
 from sfumato.nn.t2i_adapter import T2IAdapterConfig
 from sfumato.nn.unet import UNetConfig
@@ -19,6 +20,7 @@ from sfumato.weights.controlnet_file import (
     controlnet_base,
     controlnet_component,
     is_controlnet,
+    is_union,
 )
 from sfumato.weights.families import FAMILIES
 from sfumato.weights.files import open_file, read_json
@@ -30,7 +32,12 @@ from sfumato.weights.recognise import recognise
 from sfumato.weights.t2i_file import is_t2i_adapter, t2i_component
 
 ControlKind = Literal["ControlNet", "T2I-Adapter", "IP-Adapter"]
-CLASSES: dict[str, ControlKind] = {"ControlNetModel": "ControlNet", "T2IAdapter": "T2I-Adapter"}
+CLASSES: dict[str, ControlKind] = {
+    "ControlNetModel": "ControlNet",
+    "ControlNetUnionModel": "ControlNet",
+    "ControlNetModel_Union": "ControlNet",
+    "T2IAdapter": "T2I-Adapter",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +116,8 @@ def open_control(path: Path, like: UNetConfig | None = None) -> OpenedControl:
             path=path, kind="ControlNet", family=family, reason=reason, component=component, low_rank=low_rank
         )
     if kind == "ControlNet" or (not stated and is_controlnet(shapes)):
-        config = network_config(ControlNetConfig.from_json, stated, path / "config.json") if stated else None
+        form = ControlNetUnionConfig if is_union(shapes) else ControlNetConfig
+        config = network_config(form.from_json, stated, path / "config.json") if stated else None
         component = controlnet_component(path, tensors, config, like)
         family, reason = controlnet_base(shapes)
         return OpenedControl(path=path, kind="ControlNet", family=family, reason=reason, component=component)

@@ -4,11 +4,12 @@ A diffusers folder brings its configuration. A single file is read by that of th
 that of the model that it is for. https://github.com/lllyasviel/ControlNet: cldm/cldm.py
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from sfumato.errors import WeightsError
 from sfumato.nn.controlnet import ControlNet, ControlNetConfig
+from sfumato.nn.controlnet_union import ControlNetUnion, ControlNetUnionConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import Part, check_parts, shapes_of
 from sfumato.weights.control_lora import ControlLora, control_lora, whole_shapes
@@ -25,7 +26,6 @@ HINT = "input_hint_block."  # of cldm's names
 EMBEDDING = "controlnet_cond_embedding."  # of diffusers'
 OTHER_KINDS = {
     "difference": "the difference of a ControlNet to its base model",
-    "task_embedding": "a ControlNet for several kinds of pictures at once (Union)",
 }
 
 
@@ -63,7 +63,11 @@ def controlnet_component(
     shapes = shapes_of(tensors)
     refuse_other_kinds(path, shapes)
     config = config or config_of(path, shapes, like)
-    network = network_of(lambda: ControlNet(config), path)
+    if isinstance(config, ControlNetUnionConfig):
+        made = config
+        network: ControlNet = network_of(lambda: ControlNetUnion(made), path)
+    else:
+        network = network_of(lambda: ControlNet(config), path)
     prefix, original = naming_of(shapes)
     names = list(network.state_dict())
     naming = prefixed(cldm_naming(config, names), prefix) if original else identity(names)
@@ -120,12 +124,31 @@ def config_of(path: Path, shapes: Shapes, like: UNetConfig | None) -> ControlNet
     widths = [first_layer(shapes, name)[0] for name in (first, *convolutions[1::2])]
     entry = prefix + ("input_blocks.0.0.weight" if original else "conv_in.weight")
     channels = first_layer(shapes, entry)[1] if entry in shapes else 0
-    return ControlNetConfig(
+    found = ControlNetConfig(
         replace(unet, in_channels=channels or unet.out_channels),
         conditioning_channels=first_layer(shapes, first)[1],
         conditioning_embedding_out_channels=tuple(widths),
         # no shape shows it; the one published model that does so is called control_v11e_sd15_shuffle
         global_pool_conditions="shuffle" in path.stem.lower(),
+    )
+    return union_config(found, shapes) if is_union(shapes) else found
+
+
+def is_union(shapes: Shapes) -> bool:
+    """Say whether a ControlNet's tensors are those of one for several kinds of pictures."""
+    return "task_embedding" in shapes
+
+
+def union_config(config: ControlNetConfig, shapes: Shapes) -> ControlNetUnionConfig:
+    """Return the configuration of a ControlNet for several kinds of pictures; its heads are the published eight."""
+    kinds, width = (*shapes["task_embedding"], 0, 0)[:2]
+    layers = {name.split(".")[1] for name in shapes if name.startswith("transformer_layes.")}
+    return ControlNetUnionConfig(
+        **{each.name: getattr(config, each.name) for each in fields(ControlNetConfig)},
+        num_control_type=kinds,
+        num_trans_channel=width,
+        num_trans_layer=len(layers),
+        num_proj_channel=(*shapes.get("spatial_ch_projs.weight", ()), 0)[0],
     )
 
 
