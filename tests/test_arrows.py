@@ -35,11 +35,12 @@ ARROWS: dict[str, set[str]] = {
         "weights": "nn text diffusion model request",
         # networks beside the model's and the pictures that they see: in a run they are a part of the conditioning
         "controls": "nn text images metadata request model",
+        "admission": "request wording text",  # before a weight is read, and so without torch
         "wording": "request text.wildcards weights.locate",
         "places": "images operations request",
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
-        "guides": "model nn text request diffusion.guidance",
+        "guides": "model nn text request diffusion.guidance diffusion.sampling diffusion.samplers",
         # which LoRAs the prompts of both passes name: one model draws both
         "hires": "wording guides images operations request nn upscaling diffusion job text.words",
         "job": "wording places controls guides text.words operations hires outpainting request model nn metadata images"
@@ -50,7 +51,8 @@ ARROWS: dict[str, set[str]] = {
         " diffusion text upscaling",
         # a step and a decoding without numbers are the real ones, with what a request uses beside its model
         "memory": "model nn weights operations instructed controls guides upscaling text request",
-        "engine": "wording memory controls text.words generation diffusion events weights request images model",
+        "engine": "admission guides hires job wording memory controls text.words generation diffusion events weights"
+        " request images model",
         "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
@@ -59,11 +61,11 @@ ARROWS: dict[str, set[str]] = {
         # whether a model has the masking that is asked for, before anything is drawn
         "evaluate": "generation guides operations events scenes request model images",
         # the process that answers HTTP: the torch-free half of the house, and of the worker only its process
-        "server": "request wording controls.preprocess metadata opening text.networks text.tokenizer text.prompt"
-        " text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
+        "server": "admission request wording controls.preprocess metadata opening text.networks text.tokenizer"
+        " text.prompt text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
         " weights.registry weights.titles scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
-        "server.describe": "server diffusion job metadata weights",  # and the one that opens models to describe them
+        "server.describe": "server diffusion guides job metadata weights",  # and the one that describes models
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
         " batch plots server speed upscaling text train weights wording",
@@ -83,7 +85,7 @@ TORCH_FREE = (
     *(f"text.{name}" for name in READING.split()),
     "cli",
 )
-TORCH_FREE += ("wording", "batch.rows", "opening", "weights.locate", "weights.known", "server", "client")
+TORCH_FREE += ("admission", "wording", "batch.rows", "opening", "weights.locate", "weights.known", "server", "client")
 TORCH = {"torch", "safetensors", "transformers", "diffusers"}
 
 

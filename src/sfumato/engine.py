@@ -10,12 +10,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sfumato.admission import admit
 from sfumato.controls.reading import control_names
 from sfumato.diffusion.presets import PRESETS, with_overrides
 from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
+from sfumato.guides import sampled, traits_of
+from sfumato.hires import check_upscaler
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, named_picture, open_picture
+from sfumato.job import defaults_of
 from sfumato.memory import (
     TILE,
     Plan,
@@ -35,6 +39,7 @@ from sfumato.model import Family, Model
 from sfumato.request import LATENT_UPSCALERS, Embedding, Lora, Request, draw_seed
 from sfumato.request.filling import worked_size
 from sfumato.request.said import Said
+from sfumato.request.traits import Sampled
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
 from sfumato.weights.control_lora import shares
 from sfumato.weights.controls import control_file, with_controls
@@ -136,6 +141,20 @@ def picture_size(request: Request, image: PictureSource | None, pictures: Pictur
     if image is None and request.image is None:
         return None
     return open_picture(named_picture(request.image, "image", pictures) if image is None else image).size
+
+
+def check_there(request: Request) -> None:
+    """Raise ModelNotFoundError, or RequestError, for a file beside the model that a request names and is not there."""
+    for lora in request.loras:
+        locate_lora(lora.name)
+    for embedding in request.embeddings:
+        locate_embedding(embedding.name)
+    for name in control_names(request):
+        control_file(name)
+    for prompt in request.image_prompts:
+        prompter_files(prompt)
+    if request.hires is not None:
+        check_upscaler(request.hires)
 
 
 def shape_of(request: Request, family: Family, start: tuple[int, int] | None) -> Shape:
@@ -270,31 +289,60 @@ class Engine:
         mask: PictureSource | None = None,
         pictures: Pictures = NO_PICTURES,
         said: Mapping[int, Said] = AS_WRITTEN,
-        surely: bool = True,
     ) -> Plan | None:
         """How a request is run in the memory that it may take, and what it will take in all; nothing is loaded.
 
-        None on a GPU, where the system does not tell what is free, and, unless it has to be told `surely`, where so
-        much is free that nothing has to be counted. `said` are the prompts as they were filled in. Raises
-        MemoryLimitError, PictureError for a start picture that cannot be read, and the errors of files that it names.
+        None on a GPU, and where the system does not tell what is free. `said` are the prompts as they were filled in.
+        Raises MemoryLimitError, PictureError for a start picture that cannot be read, and the errors of files that it
+        names.
         """
+        self._opened = self._headers(request)
+        start, masked = picture_size(request, image, pictures), mask is not None or request.mask is not None
+        return self._plan(request, start, said, masked=masked, surely=True)
+
+    def _headers(self, request: Request) -> dict[ModelKey, Opened]:
+        """What a request's models are, of those that are not in memory; the loading takes it."""
+        keys: list[ModelKey] = [(request.model, request.vae, request.prediction)]
+        keys += [] if request.refiner is None else [(request.refiner.model, None, None)]
+        return {each: self._open(*each) for each in keys if each not in self._models}
+
+    def _admit(self, request: Request, start: tuple[int, int] | None, *, masked: bool) -> None:
+        """Raise, before a weight is read, what `run` raises for what is not there or what the model does not allow."""
+        check_there(request)
+        model = self._hollow((request.model, request.vae, request.prediction))
+        refiner = None if request.refiner is None else traits_of(self._hollow((request.refiner.model, None, None)))
+
+        def sampled_by(name: str | None) -> Sampled:
+            return sampled(with_overrides(model.sampling, sampler=name))
+
+        admit(request, defaults_of(model), traits_of(model), sampled_by, start=start, mask=masked, refiner=refiner)
+
+    def _plan(
+        self,
+        request: Request,
+        start: tuple[int, int] | None,
+        said: Mapping[int, Said],
+        *,
+        masked: bool,
+        surely: bool = False,
+    ) -> Plan | None:
+        """As `plan`; unless it has to be told `surely`, None too where so much is free that nothing is counted."""
         key = (request.model, request.vae, request.prediction)
         other = None if request.refiner is None else (request.refiner.model, None, None)
         free = available()
         if self.device.type != "cpu" or (free is None and self.memory == "auto"):
             return None
         keys = [key] if other is None else [key, other]
-        self._opened = {each: self._open(*each) for each in keys if each not in self._models}  # the loading takes them
         family = self._models[key].family if key in self._models else self._opened[key].family
-        shape = shape_of(request, family, picture_size(request, image, pictures))
+        shape = shape_of(request, family, start)
         if key in self._models and key in self._streamed:  # as it was loaded, whatever is free by now
             return Plan(self._models[key].dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
         loras = dict.fromkeys([*request.loras, *(lora for _, each in alike_loras(request, said) for lora in each)])
         if not surely and self.memory == "auto" and surely_fits(self._files(request, key, loras), shape, free or 0):
             return None
         model, *refiner = (self._hollow(each) for each in keys)
-        masked = mask is not None or request.mask is not None or request.outpaint is not None
-        beside = open_beside(request, model, list(loras), refiner[0] if refiner else None, masked=masked)
+        repaints = masked or request.outpaint is not None
+        beside = open_beside(request, model, list(loras), refiner[0] if refiner else None, masked=repaints)
         going = self._going(key, other)
         return make_plan(
             model,
@@ -383,7 +431,10 @@ class Engine:
         if request.seed is None:
             request = replace(request, seed=draw_seed())  # for all that follows, in several runs too
         said = filled_in(request)
-        plan = self.plan(request, image=image, mask=mask, pictures=pictures, said=said, surely=False)
+        self._opened = self._headers(request)
+        start, masked = picture_size(request, image, pictures), mask is not None or request.mask is not None
+        self._admit(request, start, masked=masked)
+        plan = self._plan(request, start, said, masked=masked)
         if plan is not None:
             self._prepare(plan, request)
         for run, _ in alike_loras(request, said):

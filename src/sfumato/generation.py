@@ -11,7 +11,7 @@ from torch import Tensor
 from sfumato import __version__
 from sfumato import operations as op
 from sfumato.events import Event, Finished, Halt, Preview, Progress
-from sfumato.guides import GREY, size_ids
+from sfumato.guides import size_ids
 from sfumato.hires import enlarged
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, to_levels, to_pictures
 from sfumato.job import Job, prepare
@@ -21,6 +21,7 @@ from sfumato.model import Model
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
 from sfumato.request.said import Said
+from sfumato.request.together import GREY
 from sfumato.text.telling import Wanted
 from sfumato.text.told import Told, alike, together
 from sfumato.text.words import Words, words

@@ -22,7 +22,7 @@ from sfumato.controls.reading import (
     steerings,
 )
 from sfumato.controls.steering import Prompting, Steering
-from sfumato.diffusion.presets import PRESETS, with_overrides
+from sfumato.diffusion.presets import PRESETS, with_eta, with_overrides
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.spacing import strength_steps, tail
 from sfumato.errors import RequestError
@@ -49,12 +49,9 @@ from sfumato.outpainting import extended
 from sfumato.places import places
 from sfumato.request import Defaults, Lora, Region, Request, draw_seed, fill
 from sfumato.request.said import Said
+from sfumato.request.together import check_together
 from sfumato.text.words import AS_WRITTEN, alike_loras
 from sfumato.wording import filled_in
-
-IMAGE_GUIDANCE = 1.5  # of models that follow instructions, Brooks et al. 2022
-TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
-TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def prepare(
     inputs = {  # of the mask as it was given: replay looks for it
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
-    read = read_controls(request, pictures, start=picture is not None)
+    read = read_controls(request, pictures)
     regions, masks = _read_regions(request, pictures)
     inputs |= {
         f"region {number + 1} mask": str(each.mask) for number, each in enumerate(regions) if each.mask is not None
@@ -249,7 +246,7 @@ def _read_start(
         image = named_picture(request.image, "image", pictures)
     if mask is None and request.mask is not None:
         mask = named_picture(request.mask, "mask", pictures)
-    _check_together(request, image=image is not None, mask=mask is not None)
+    check_together(request, image=image is not None, mask=mask is not None)
     picture = None if image is None else to_rgb(open_picture(image))
     grey = None if mask is None else to_mask(open_picture(mask))
     if picture is not None and grey is not None and grey.size != picture.size:
@@ -274,42 +271,6 @@ def _read_regions(request: Request, pictures: Pictures) -> tuple[tuple[Region, .
     return regions, masks
 
 
-def _check_together(request: Request, *, image: bool, mask: bool) -> None:
-    fields = {name: getattr(request, name) is not None for name in ("strength", "strength_rule", "resize_mode")}
-    for name, given in {**fields, "mask": mask, "outpaint": request.outpaint is not None}.items():
-        if given and not image:
-            raise RequestError(f"{name} is given but no image; give a start image", name)
-    for name in ("mask_blur", "mask_invert", "masked_only", "padding", "masked_content", "masking", *guides.GREY):
-        value = getattr(request, name)
-        masked = mask or (request.outpaint is not None and name in ("masked_only", "padding", "masking"))
-        if value not in (None, False) and not masked:
-            raise RequestError(f"{name} is {value!r} but there is no mask; give a mask", name)
-    if request.padding is not None and not request.masked_only:
-        raise RequestError(
-            f"padding is {request.padding} but masked_only is off; padding is around what it cuts out", "padding"
-        )
-    if request.outpaint is not None and (mask or request.resize_mode is not None):
-        raise RequestError("outpaint makes its own mask and size; leave out the mask and resize_mode", "outpaint")
-    if request.hires is not None and (mask or request.outpaint is not None):
-        raise RequestError("hires is given with a mask; enlarge the picture before or after it is repainted", "hires")
-    if mask and request.resize_mode == "latent":
-        raise RequestError(
-            "resize_mode is 'latent' with a mask, whose pixels are not those of a latent that was scaled; choose "
-            "another one",
-            "resize_mode",
-        )
-    if request.regions and request.masked_only:
-        raise RequestError(
-            "regions are given with masked_only, which cuts a part out; leave out one of them", "regions"
-        )
-    if request.masked_only and request.resize_mode is not None:
-        raise RequestError(
-            f"resize_mode is {request.resize_mode!r} with masked_only, which keeps the picture's size; "
-            "leave out one of them",
-            "resize_mode",
-        )
-
-
 def resolve(
     model: Model,
     request: Request,
@@ -324,17 +285,14 @@ def resolve(
     their prompts as they were filled in. Raises RequestError for what the model cannot do.
     """
     sampling = with_overrides(model.sampling, sampler=request.sampler, spacing=request.spacing)
-    if request.eta is not None:
-        sampling = _with_eta(sampling, request.eta)
-    _check_instructed(model, request, sampling)
     filled = fill(request, defaults_of(model), picture_size)
     named = _named(filled, only, said)
     loras = model.loras[: len(model.loras) - len(named)]
     _check_there("loras", [*(request.loras or loras), *named], model.loras)
     _check_there("embeddings", request.embeddings, model.embeddings[: len(request.embeddings)])
     resolved = replace(filled, loras=loras, embeddings=model.embeddings)
-    guides.check(model, resolved)
-    return resolved, sampling
+    guides.check(model, resolved, sampling)
+    return resolved, sampling if request.eta is None else with_eta(sampling, request.eta)
 
 
 def _named(request: Request, only: range | None, said: Mapping[int, Said]) -> tuple[Lora, ...]:
@@ -360,27 +318,8 @@ def defaults_of(model: Model) -> Defaults:
         steps=family.steps,
         guidance=family.guidance,
         sampler=preset_name(model.sampling),
-        image_guidance=IMAGE_GUIDANCE if family.instructed else None,
+        instructed=family.instructed,
     )
-
-
-def _check_instructed(model: Model, request: Request, sampling: Sampling) -> None:
-    """Raise RequestError for a model that edits a picture without one, or a picture's guidance without such a model."""
-    if model.family.instructed and request.image is None:
-        raise RequestError(f"{model.name} edits pictures by instructions; give it a start image (img2img)", "image")
-    if request.image_guidance is not None and not model.family.instructed:
-        raise RequestError(
-            f"image_guidance is {request.image_guidance}, and {model.name} does not see the start picture; models that "
-            "follow instructions (InstructPix2Pix) do",
-            "image_guidance",
-        )
-    if not model.family.instructed:
-        return
-    for field in ("apg", "dynamic_thresholding", "perturbed_attention", "self_attention_guidance"):
-        if getattr(request, field) is not None:
-            raise RequestError(f"{field} is for guidance by words alone; {model.name} has two, so leave it out", field)
-    if sampling.plus_plus is not None:
-        raise RequestError(f"{model.name} has two guidances, and CFG++ samplers know one; choose another", "sampler")
 
 
 def _check_there(field: str, asked: Sequence[object], there: Sequence[object]) -> None:
@@ -392,16 +331,6 @@ def _check_there(field: str, asked: Sequence[object], there: Sequence[object]) -
             "Engine",
             field,
         )
-
-
-def _with_eta(sampling: Sampling, eta: float) -> Sampling:
-    if sampling.sampler not in TAKES_ETA:
-        raise RequestError(
-            f"eta is {eta} but the sampler {sampling.sampler} has no fresh noise to scale; those that have are "
-            f"{', '.join(sorted(TAKES_ETA))}",
-            "eta",
-        )
-    return replace(sampling, options=(*(pair for pair in sampling.options if pair[0] != "eta"), ("eta", eta)))
 
 
 def preset_name(sampling: Sampling) -> str | None:

@@ -52,7 +52,7 @@ from sfumato.nn.banded import decode_banded, encode_banded
 from sfumato.nn.circular import CircularConv2d
 from sfumato.nn.distilled import embeds_guidance, with_guidance
 from sfumato.nn.unet import UNet
-from sfumato.nn.watched import WatchedAttention, perturbed, watched
+from sfumato.nn.watched import WatchedAttention, perturbed, self_attentions, watched
 from sfumato.request import SIDE_RANGE, Dialect
 from sfumato.request.guides import Apg, DynamicThresholding, PerturbedAttention, SelfAttentionGuidance
 from sfumato.text.encode import NEGATIVE_AESTHETIC_SCORE, SizeIds
@@ -274,7 +274,9 @@ def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, loo
 def _away_from_perturbed(
     model: Model, denoise: Denoise, conditional: Denoise, positive: Told, by: PerturbedAttention, lookup: Lookup
 ) -> Denoise:
-    other = conditioned(replace(model, unet=perturbed(model.unet, by.layers)), positive, lookup)
+    other = conditioned(
+        replace(model, unet=perturbed(model.unet, by.among(list(self_attentions(model.unet))))), positive, lookup
+    )
     last = len(model.schedule)
 
     def scale(sigma: float) -> float:

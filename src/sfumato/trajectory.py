@@ -14,7 +14,6 @@ from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.soft import differential, soft
 from sfumato.diffusion.variation import VariedNoise
 from sfumato.diffusion.wrappers import handed_over, inpaint
-from sfumato.errors import RequestError
 from sfumato.instructed import instructed, seen
 from sfumato.job import Job
 from sfumato.nn.autoencoder import Area, Posterior, tile_areas
@@ -122,23 +121,11 @@ def masked_denoise(job: Job, denoise: Denoise, known: Tensor, noise: Tensor) -> 
 
 
 def windows_of(job: Job) -> tuple[list[Area], int] | None:
-    """The parts of the latent that the network sees one at a time, and over how many cells they are blended.
-
-    Raises RequestError where what the network is told has places in the picture.
-    """
+    """The parts of the latent that the network sees one at a time, and over how many cells they are blended."""
     windows = job.request.windows
     if windows is None:
         return None
     assert windows.size is not None and windows.overlap is not None
-    for what, given in (
-        ("controls, which see places of the whole picture", bool(job.steerings)),
-        ("regions, which are places of the whole picture", bool(job.request.regions)),
-        ("a nine-channel model, which sees the whole start picture", job.model.family.inpainting),
-        ("an InstructPix2Pix model, which sees the whole start picture", job.model.family.instructed),
-        ("apg.momentum, which is of the whole picture", job.request.apg is not None and job.request.apg.momentum != 0),
-    ):
-        if given:
-            raise RequestError(f"windows cannot be used with {what}; leave out one of them", "windows")
     stride = job.model.stride
     overlap = max(windows.overlap // stride, 1)
     areas = tile_areas(*job.canvas.cells, max(windows.size // stride, overlap + 1), overlap)

@@ -9,7 +9,10 @@ from diffusers.models.attention_processor import PAGIdentitySelfAttnProcessor2_0
 from nn_reference import TOLERANCE, relative_error, unets
 from test_unet import FAMILIES, SD1, SDXL, inputs, reference_output
 
-from sfumato.nn.watched import chosen, perturbed, watched
+from sfumato.errors import RequestError
+from sfumato.nn.unet import UNet
+from sfumato.nn.watched import perturbed, self_attentions, watched
+from sfumato.request.guides import PerturbedAttention
 
 LAYERS = {("mid",): "mid", ("down_blocks.1",): "down_blocks.1", ("up",): "up", ("down", "mid", "up"): ""}
 
@@ -28,7 +31,7 @@ def test_identity_attention_equals_that_of_diffusers(family: str, layers: tuple[
     doubled = {name: torch.cat([value, value]) for name, value in given.items()}
     first, second = reference_output(reference, doubled).chunk(2)
     assert relative_error(first, plain) <= TOLERANCE
-    assert relative_error(perturbed(ours, layers)(**given), second) <= TOLERANCE
+    assert relative_error(perturbed(ours, chosen(ours, *layers))(**given), second) <= TOLERANCE
     assert relative_error(second, plain) > 0.01
     assert relative_error(ours(**given), plain) <= TOLERANCE
 
@@ -46,12 +49,17 @@ def test_a_watched_network_answers_as_before_and_every_cell_gives_one(config: di
     assert attention.received.std() > 0.01
 
 
+def chosen(unet: UNet, *layers: str) -> list[str]:
+    return PerturbedAttention(layers=layers).among(list(self_attentions(unet)))
+
+
 def test_names_choose_the_blocks_that_begin_so() -> None:
     _, ours = unets(SD1)
-    assert chosen(ours, ["mid"]) == ["mid_block.attentions.0.transformer_blocks.0"]
-    assert chosen(ours, ["down_blocks.0.attentions.1"]) == ["down_blocks.0.attentions.1.transformer_blocks.0"]
-    assert len(chosen(ours, ["down"])) == 6
-    assert len(chosen(ours, ["up", "up_blocks.1", "mid"])) == 10
+    assert chosen(ours, "mid") == ["mid_block.attentions.0.transformer_blocks.0"]
+    assert chosen(ours, "down_blocks.0.attentions.1") == ["down_blocks.0.attentions.1.transformer_blocks.0"]
+    assert len(chosen(ours, "down")) == 6
+    assert len(chosen(ours, "up", "up_blocks.1", "mid")) == 10
     for wrong in ("down_blocks.3", "down_blocks.0.attentions.10", "nose", "m"):
-        with pytest.raises(ValueError, match=wrong):
-            chosen(ours, ["mid", wrong])
+        with pytest.raises(RequestError, match=wrong) as caught:
+            chosen(ours, "mid", wrong)
+        assert caught.value.field == "perturbed_attention.layers"

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,30 @@ from PIL import Image
 from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.request import Request
+from sfumato.request.traits import Sampled, Traits
 from sfumato.server.worker import serve
 from sfumato.weights.locate import embedded
 
 HASH = "5" * 64
+TRAITS = Traits(
+    name="",
+    title="a stub",
+    inpainting=False,
+    instructed=False,
+    companion=False,
+    ids=0,
+    clip_skip=11,
+    stride=8,
+    whole=64,
+    channels=4,
+    scale=0.18215,
+    least_blurred=40,
+    layers=("mid_block.attentions.0.transformer_blocks.0",),
+)
+
+
+def sampled(name: str, *, eta: bool = True) -> dict[str, Any]:
+    return asdict(Sampled(name, eta, plus_plus=False))
 
 
 def pixels(prompt: str, seed: int, width: int, height: int, inputs: str = "") -> bytes:
@@ -100,7 +121,10 @@ def describe(tokenizers: Path, names: list[str]) -> None:
     samplers = {
         "samplers": [{"name": "ddim", "title": "DDIM"}, {"name": "euler", "title": "Euler"}],
         "spacings": ["leading", "karras"],
-        "understood": ["DDIM", "ddim", "euler", "k_euler", "Euler", "Euler a", "DPM++ 2M", "PLMS"],
+        "understood": {
+            **{name: sampled("euler") for name in ("DDIM", "ddim", "euler", "k_euler", "Euler", "Euler a")},
+            **{name: sampled("other", eta=False) for name in ("DPM++ 2M", "PLMS")},
+        },
         "understood_spacings": ["leading", "karras", "Karras", "normal"],
     }
     print(json.dumps({"samplers": samplers}))
@@ -111,6 +135,7 @@ def describe(tokenizers: Path, names: list[str]) -> None:
         defaults = {"width": 64, "height": 64, "steps": 2, "guidance": 2.5, "sampler": "ddim"}
         card = {"name": name, "title": "a stub", "family": "stub", "why": "", "size_bytes": 1, "hash": HASH}
         card |= {"inpainting": False, "defaults": defaults, "chunks": None, "tokenizer": "stub"}
+        card |= {"prediction": "epsilon", "sampled": sampled("euler"), "traits": asdict(replace(TRAITS, name=name))}
         print(json.dumps({"card": card, "name": name}))
 
 

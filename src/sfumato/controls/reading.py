@@ -66,8 +66,8 @@ class ReadControls:
 NO_CONTROLS = ReadControls()
 
 
-def read_controls(request: Request, pictures: Pictures, *, start: bool) -> ReadControls:
-    """Read the pictures of a request's controls; `start`: is there a start picture, for those that name none?
+def read_controls(request: Request, pictures: Pictures) -> ReadControls:
+    """Read the pictures of a request's controls; those that name none see the start picture.
 
     Raises RequestError for a picture that is neither named nor handed over, PictureError for one that cannot be read.
     """
@@ -76,10 +76,8 @@ def read_controls(request: Request, pictures: Pictures, *, start: bool) -> ReadC
         if control.image is not None:
             picture = to_rgb(open_picture(named_picture(control.image, "controls", pictures)))
             read.append((replace(control, image=f"sha256:{pixels_digest(picture)}"), picture))
-        elif start:
-            read.append((control, None))
         else:
-            raise RequestError(f"controls has {control.model} without an image; give one, or a start image", "controls")
+            read.append((control, None))
     prompts, prompt_pictures, masks = [], [], []
     for prompt in request.image_prompts:
         seen = tuple(to_rgb(open_picture(named_picture(name, "image_prompts", pictures))) for name in prompt.images)
@@ -110,7 +108,7 @@ def steerings(
     made = []
     for control, own in zip(read.controls, read.pictures, strict=True):
         picture = own or start
-        assert picture is not None, "read_controls refuses a control without either"
+        assert picture is not None, "check_together refuses a control without either"
         network = model.controls[control.model]
         if control.mode == "guess" and not isinstance(network, ControlNet):
             raise RequestError(

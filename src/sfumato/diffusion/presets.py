@@ -16,6 +16,7 @@ __all__ = [
     "from_scheduler_config",
     "preset",
     "spacing_name",
+    "with_eta",
     "with_overrides",
 ]
 
@@ -215,6 +216,11 @@ def spacing_name(name: str) -> str:
         if name in (label, label.lower().replace(" ", "_"), label.replace(" ", "")):
             return spacing
     raise RequestError(f"spacing {name!r} is not known; known are {', '.join(SPACINGS)}.", field="spacing")
+
+
+def with_eta(sampling: Sampling, eta: float) -> Sampling:
+    """A sampling with another share of fresh noise; its sampler must be one that takes it (`TAKES_ETA`)."""
+    return replace(sampling, options=(*(pair for pair in sampling.options if pair[0] != "eta"), ("eta", eta)))
 
 
 def with_overrides(sampling: Sampling, *, sampler: str | None = None, spacing: str | None = None) -> Sampling:

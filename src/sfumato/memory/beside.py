@@ -8,13 +8,13 @@ from typing import cast
 import torch
 from torch import nn
 
-from sfumato.guides import BLENDED
 from sfumato.model import Model
 from sfumato.nn.change import changeable
 from sfumato.nn.clip_vision import ImageEncoder
 from sfumato.nn.ip_adapter import Prompter
 from sfumato.nn.upscaler import Upscaler
 from sfumato.request import LATENT_UPSCALERS, Control, ImagePrompt, Lora, Request
+from sfumato.request.traits import BLENDED
 from sfumato.upscaling import FILTERS, network_file
 from sfumato.weights.build import on_meta
 from sfumato.weights.control_file import locate_control, open_control

@@ -1,6 +1,6 @@
 """UNets whose self-attention is taken away or looked at, for guidance by what attention does. Weights are shared."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -50,26 +50,8 @@ def self_attentions(unet: UNet) -> dict[str, TransformerBlock]:
     return {name: module for name, module in unet.named_modules() if isinstance(module, TransformerBlock)}
 
 
-def chosen(unet: UNet, layers: Sequence[str]) -> list[str]:
-    """The names of the blocks whose name begins with one of `layers`; "mid", "down" and "up" stand for all of theirs.
-
-    Raises ValueError naming the first of `layers` with which no name begins.
-    """
-    names = list(self_attentions(unet))
-    whole = {"mid": "mid_block", "down": "down_blocks", "up": "up_blocks"}
-    found: dict[str, None] = {}
-    for layer in layers:
-        start = f"{whole.get(layer, layer)}."
-        matching = [name for name in names if f"{name}.".startswith(start)]
-        if not matching:
-            raise ValueError(layer)
-        found |= dict.fromkeys(matching)
-    return list(found)
-
-
-def perturbed(unet: UNet, layers: Sequence[str]) -> UNet:
-    """A second UNet in which the self-attention of some blocks is the identity. Raises ValueError as `chosen` does."""
-    names = chosen(unet, layers)
+def perturbed(unet: UNet, names: Iterable[str]) -> UNet:
+    """A second UNet in which the self-attention of the blocks with these names is the identity."""
     second = twin(unet)
     blocks = self_attentions(second)
     for name in names:
@@ -82,7 +64,9 @@ def watched(unet: UNet) -> tuple[UNet, WatchedAttention]:
 
     Raises ValueError if there is none.
     """
-    name = chosen(unet, ("mid",))[0]
+    name = next((name for name in self_attentions(unet) if name.startswith("mid_block.")), None)
+    if name is None:
+        raise ValueError("the UNet has no self-attention at its lowest resolution")
     second = twin(unet)
     block = self_attentions(second)[name]
     seen = WatchedAttention(block.attn1)

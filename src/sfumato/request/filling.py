@@ -8,6 +8,7 @@ from sfumato.request.pictures import Variation
 from sfumato.request.request import Request
 
 DEFAULT_STRENGTH = 0.8  # of img2img; the contract's example
+DEFAULT_IMAGE_GUIDANCE = 1.5  # of models that follow instructions, Brooks et al. 2022
 DEFAULT_PADDING = 32  # pixels around what is masked; A1111's
 LARGEST_UNASKED = 16  # times the model's own area: a start picture above that needs a size in the request
 SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
@@ -17,7 +18,7 @@ SEED_BITS = 32  # of a seed that is drawn: short enough to be typed
 class Defaults:
     """What a model draws with: its name, the side of its square pictures, steps, guidance, the name of its sampling.
 
-    `image_guidance` is that of models that see the start picture, which begin with noise all the same.
+    `instructed` models see the start picture, and begin with noise all the same.
     """
 
     name: str
@@ -25,7 +26,7 @@ class Defaults:
     steps: int
     guidance: float
     sampler: str | None
-    image_guidance: float | None = None
+    instructed: bool = False
 
 
 def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | None = None) -> Request:
@@ -38,14 +39,15 @@ def fill(request: Request, defaults: Defaults, picture_size: tuple[int, int] | N
     strength = request.strength
     if request.image is not None and strength is None:  # at 1 it would not matter what is under the mask
         redraws = request.mask is None or request.masked_content is not None
-        strength = DEFAULT_STRENGTH if redraws and defaults.image_guidance is None else 1.0
+        strength = DEFAULT_STRENGTH if redraws and not defaults.instructed else 1.0
+    seen = DEFAULT_IMAGE_GUIDANCE if defaults.instructed else None  # how much it counts
     return replace(
         request,
         model=request.model or defaults.name,
         seed=draw_seed() if request.seed is None else request.seed,
         steps=request.steps or defaults.steps,
         guidance=defaults.guidance if request.guidance is None else request.guidance,
-        image_guidance=defaults.image_guidance if request.image_guidance is None else request.image_guidance,
+        image_guidance=seen if request.image_guidance is None else request.image_guidance,
         guidance_rescale=request.guidance_rescale or 0.0,
         guidance_interval=request.guidance_interval or (0.0, 1.0),
         sampler=request.sampler or defaults.sampler,

@@ -78,6 +78,25 @@ class PerturbedAttention(Part):
             )
         object.__setattr__(self, "layers", tuple(layers))
 
+    def among(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that begin with one of `layers`; "mid", "down" and "up" stand for all of theirs.
+
+        Raises RequestError, with the names, for the first of `layers` with which none begins.
+        """
+        whole = {"mid": "mid_block", "down": "down_blocks", "up": "up_blocks"}
+        found: dict[str, None] = {}
+        for layer in self.layers:
+            start = f"{whole.get(layer, layer)}."
+            matching = [name for name in names if f"{name}.".startswith(start)]
+            if not matching:
+                raise RequestError(
+                    f"perturbed_attention.layers has {layer!r}, but no block of the UNet has a name that begins so; "
+                    f"they are {', '.join(names)}",
+                    "perturbed_attention.layers",
+                )
+            found |= dict.fromkeys(matching)
+        return list(found)
+
 
 @dataclass(frozen=True)
 class SelfAttentionGuidance(Part):

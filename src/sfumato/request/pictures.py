@@ -147,6 +147,11 @@ class Hires:
     prompt: str | None = None
     negative_prompt: str | None = None
 
+    @property
+    def says_other_words(self) -> bool:
+        """Has the second pass a prompt of its own?"""
+        return self.prompt is not None or self.negative_prompt is not None
+
     def __post_init__(self) -> None:
         if self.scale is not None and self.size is not None:
             raise RequestError(f"hires has a scale, {self.scale}, and a size, {self.size}; leave out one", "hires")

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sfumato.admission import admit
 from sfumato.errors import ModelNotFoundError, RequestError
-from sfumato.request import Defaults, Request, fill
+from sfumato.request import Defaults, Request
 from sfumato.request.filling import draw_seed
 from sfumato.request.pictures import LATENT_UPSCALERS, PIXEL_UPSCALERS
-from sfumato.server.catalogue import Catalogue
+from sfumato.request.traits import Traits
+from sfumato.server.catalogue import Card, Catalogue
 from sfumato.server.problems import Problem
 from sfumato.server.texts import texts
 from sfumato.weights.adopted import entries
@@ -52,15 +54,19 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
             found.files |= named_file(role, text, name)  # type: ignore[arg-type]  # what is left are kinds
         elif role == "model":
             check_model(text, name, catalogue)
+    check_sizes(request, found.sizes)
     card = catalogue.card(request.model)
-    check_together(request, found.sizes)
-    stated = card["defaults"]
-    defaults = Defaults(
-        name=card["name"],
-        size=stated["width"],
-        steps=stated["steps"],
-        guidance=stated["guidance"],
-        sampler=stated["sampler"],
+    if card["prediction"] is None and request.prediction is None:
+        told = f"{card['name']} does not say whether it predicts noise or velocity; prediction must be epsilon or v"
+        raise RequestError(told, "prediction")
+    resolved = admit(
+        replace(request, model=card["name"]),
+        defaults_of(card),
+        Traits.from_dict(card["traits"]),
+        lambda name: catalogue.sampled(card["name"], name),
+        start=found.sizes.get(request.image or ""),
+        mask=request.mask is not None,
+        refiner=None if request.refiner is None else catalogue.traits(request.refiner.model),
     )
     hashes = [[kind, name, hash_file(path) if path.is_file() else None] for (kind, name), path in found.files.items()]
     work = {
@@ -69,8 +75,20 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         "files": hashes,
         "total": request.total,
     }
-    named = replace(request, model=card["name"])
-    return fill(named, defaults, found.sizes.get(request.image or "")), work
+    return resolved, work
+
+
+def defaults_of(card: Card) -> Defaults:
+    """What a model draws with where a request does not say."""
+    stated = card["defaults"]
+    return Defaults(
+        name=card["name"],
+        size=stated["width"],
+        steps=stated["steps"],
+        guidance=stated["guidance"],
+        sampler=stated["sampler"],
+        instructed=card["traits"]["instructed"],
+    )
 
 
 def check_model(text: str, name: str, catalogue: Catalogue) -> None:
@@ -123,13 +141,8 @@ def _titled(text: str, kind: Kind) -> bool:
         return False
 
 
-def check_together(request: Request, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raise RequestError for fields that need another one."""
-    for name, given in (("mask", request.mask is not None), ("strength", request.strength is not None)):
-        if given and request.image is None:
-            raise RequestError(f"{name} is given but no image; give a start image", name)
-    if request.mask_blur is not None and request.mask is None:
-        raise RequestError(f"mask_blur is {request.mask_blur} but there is no mask; give a mask", "mask_blur")
+def check_sizes(request: Request, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise RequestError for a mask of another size than its picture."""
     if request.mask is None or request.image is None:
         return
     (width, height), (image_width, image_height) = sizes[request.mask], sizes[request.image]

@@ -12,6 +12,7 @@ from typing import Any
 
 from sfumato import __version__
 from sfumato.errors import ModelNotFoundError, SfumatoError
+from sfumato.request.traits import Sampled, Traits
 from sfumato.server.database import Database
 from sfumato.server.problems import Problem, plain
 from sfumato.server.settings import Settings
@@ -25,6 +26,7 @@ from sfumato.weights.titles import match
 log = logging.getLogger(__name__)
 
 Card = dict[str, Any]
+REMEMBERED = f"{__version__} 2"  # by which facts in the database are known to be of this form
 FIRST_LOOK = 20.0  # seconds that a question waits for the answers of the first child
 
 
@@ -49,9 +51,9 @@ class Catalogue:
         for key, value in rows:
             kind, _, name = key.partition(":")
             found = json.loads(value)
-            if kind == "samplers" and found.get("version") == __version__:
+            if kind == "samplers" and found.get("version") == REMEMBERED:
                 self._samplers = found["samplers"]
-            elif kind == "card" and found.get("version") == __version__:
+            elif kind == "card" and found.get("version") == REMEMBERED:
                 self._cards[name] = (found["state"], found["card"])
         threading.Thread(target=self._refresh, name="catalogue", daemon=True).start()
 
@@ -103,6 +105,17 @@ class Catalogue:
                 raise Problem(503, "starting", "the server is still starting; try again", retry_after=3)
             return self._samplers
 
+    def traits(self, name: str | None) -> Traits:
+        """What of a model decides what may be asked of it. Raises Problem as `card`."""
+        return Traits.from_dict(self.card(name)["traits"])
+
+    def sampled(self, model: str, sampler: str | None) -> Sampled:
+        """What of a sampler, or of a model's own, decides what may be asked. Raises Problem."""
+        if sampler is None:
+            return Sampled(**self.card(model)["sampled"])
+        understood = self.samplers()["understood"]
+        return Sampled(**(understood.get(sampler) or understood[sampler.lower()]))
+
     def tokens(self, prompt: str, model: str | None) -> PromptReport:
         """What becomes of a prompt in a model."""
         card = self.card(model)
@@ -141,11 +154,11 @@ class Catalogue:
 
     def _learn(self, answer: dict[str, Any], states: dict[str, str]) -> None:
         if "samplers" in answer:
-            key, found = "samplers:", {"version": __version__, "samplers": answer["samplers"]}
+            key, found = "samplers:", {"version": REMEMBERED, "samplers": answer["samplers"]}
         else:
             name = answer["name"]
             card = answer.get("card") or {"problem": plain(answer["problem"])}
-            key, found = f"card:{name}", {"version": __version__, "state": states[name], "card": card}
+            key, found = f"card:{name}", {"version": REMEMBERED, "state": states[name], "card": card}
         with self._news:
             if "samplers" in answer:
                 self._samplers = answer["samplers"]

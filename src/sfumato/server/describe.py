@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ def digest(hashes: Mapping[str, str]) -> str:
 
 
 def samplers() -> dict[str, Any]:
-    """The names that a request's `sampler` and `spacing` may have: those to choose from, and all others understood."""
+    """The names that a request's `sampler` and `spacing` may have: those to choose from, and all others understood.
+
+    Of all of these, what a request may ask of them.
+    """
     from sfumato.diffusion import presets
     from sfumato.diffusion.scheduler_config import SCHEDULER_CLASSES
     from sfumato.diffusion.spacing import SPACINGS
+    from sfumato.guides import sampled
     from sfumato.metadata.record import A1111_SAMPLERS, A1111_SCHEDULES
 
     titles = {
@@ -41,10 +46,11 @@ def samplers() -> dict[str, Any]:
     kinds |= {
         form for label in presets.A1111_SPACINGS for form in (label.lower().replace(" ", "_"), label.replace(" ", ""))
     }
+    ways = {name: sampled(presets.preset(name)) for name in sorted(understood)}
     return {
         "samplers": [{"name": name, "title": title} for name, title in titles.items()],
         "spacings": list(SPACINGS),
-        "understood": sorted(understood),
+        "understood": {name: asdict(way) for name, way in ways.items()},
         "understood_spacings": sorted(kinds),
     }
 
@@ -61,15 +67,15 @@ def embedded_name() -> str | None:
 
 def card(name: str, tokenizers: Path) -> dict[str, Any]:
     """What a model is and draws with, from its headers; its weights are hashed. Its tokenizer is left in a folder."""
+    from sfumato.guides import sampled, traits_of
     from sfumato.job import preset_name
     from sfumato.weights.hashing import hash_files
-    from sfumato.weights.load import files_of, open_model, rules_of
-    from sfumato.weights.network_config import sampling_config
+    from sfumato.weights.load import files_of, hollow, open_model, rules_of
 
     opened = open_model(None if name == embedded_name() else name)
     hashes = {part: hash_files(paths) for part, paths in files_of(opened).items()}
     family, named = opened.family, digest(hashes)
-    _, sampling = sampling_config({**opened.scheduler, "prediction_type": opened.prediction or "epsilon"}, opened.path)
+    model = hollow(replace(opened, prediction=opened.prediction or "epsilon"), name)  # a request may say which
     folder = tokenizers / named[:32]
     if not folder.exists():
         aside = tokenizers / f".{named[:32]}.{os.getpid()}"
@@ -89,8 +95,11 @@ def card(name: str, tokenizers: Path) -> dict[str, Any]:
             "height": family.size,
             "steps": family.steps,
             "guidance": family.guidance,
-            "sampler": preset_name(sampling),
+            "sampler": preset_name(model.sampling),
         },
+        "prediction": opened.prediction,
+        "traits": asdict(traits_of(model)),
+        "sampled": asdict(sampled(model.sampling)),
         "chunks": rules_of(opened).limit,
         "tokenizer": folder.name,
     }

@@ -175,6 +175,11 @@ class TextStack:
             if len(tokenizer) > size:
                 raise ConfigError(f"The tokenizer has {len(tokenizer)} tokens; its text encoder knows {size}.")
 
+    @property
+    def most_clip_skip(self) -> int:
+        """The most layers that can be left out, beyond those that the family leaves out."""
+        return min(encoder.config.num_hidden_layers for encoder in self.encoders) - 1 - self.rules.skip
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "TextStack":
         """This stack, its encoders moved to a device and into a precision."""
         for encoder in self.encoders:
@@ -294,11 +299,9 @@ class TextStack:
         return Conditioning(torch.cat(contexts, dim=-1), pooled if self.rules.pooled else None)
 
     def _check_clip_skip(self, clip_skip: int) -> None:
-        layers = min(encoder.config.num_hidden_layers for encoder in self.encoders)
-        most = layers - 1 - self.rules.skip
-        if not 0 <= clip_skip <= most:
+        if not 0 <= clip_skip <= self.most_clip_skip:
             raise RequestError(
-                f"clip_skip is {clip_skip}; this model's text encoder has {layers} layers: between 0 and {most}.",
+                f"clip_skip is {clip_skip}; the text encoder can leave out 0 to {self.most_clip_skip} layers.",
                 field="clip_skip",
             )
 

@@ -1,10 +1,11 @@
 """What the prompts of a picture come to, before any model is asked. Nothing here imports torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
 
+from sfumato.errors import RequestError
 from sfumato.request import Lora, Request
 from sfumato.request.said import Said
 from sfumato.text.networks import without_networks
@@ -45,3 +46,21 @@ def alike_loras(request: Request, said: Mapping[int, Said] = AS_WRITTEN) -> Iter
     for loras, run in groupby(named, key=lambda each: each[1]):
         numbers = [index for index, _ in run]
         yield range(numbers[0], numbers[-1] + 1), loras
+
+
+def check_second_loras(
+    request: Request, second: Request, said: tuple[Mapping[int, Said], Mapping[int, Said]], pictures: Iterable[int]
+) -> None:
+    """Raise RequestError for a LoRA that the second pass's prompt alone names: both passes are drawn by one model.
+
+    `second` is the request of that pass, `said` the prompts of both as they were filled in. Also raises PromptError.
+    """
+    for index in pictures:
+        acting = {*request.loras, *words(request, index, said[0]).loras}
+        alone = [lora for lora in words(second, index, said[1]).loras if lora not in acting]
+        if alone:
+            raise RequestError(
+                f"hires.prompt names the LoRA {alone[0]}, which does not act in the first pass; both passes "
+                "have the same LoRAs: name it in the prompt or among the loras too, or leave it out",
+                "hires.prompt",
+            )

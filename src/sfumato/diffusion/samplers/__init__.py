@@ -42,11 +42,16 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
 }
 """Each is a `Sampler`; keyword arguments are its options."""
 
+TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
+TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
+"""Samplers with a share of fresh noise, `eta`."""
+
 TAKES_SCHEDULE = frozenset({"lcm", "tcd"})
 """Samplers that read timesteps too, and take the model's schedule as an option."""
 
 __all__ = [
     "SAMPLERS",
+    "TAKES_ETA",
     "TAKES_SCHEDULE",
     "Sampler",
     "Step",
