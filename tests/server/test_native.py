@@ -1,5 +1,6 @@
 """The native API: from a request to pictures, and everything about them."""
 
+import gzip
 import hashlib
 import io
 import time
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 from stub import pixels
 
 from sfumato.request import Request
+from sfumato.server.page import studio
 from sfumato.server.service import Service
 
 API = "/sfumato/v1"
@@ -193,3 +195,21 @@ def test_the_page_and_its_documentation_load_nothing_from_elsewhere(shared: Test
         assert answer.status_code == 200
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert "https://" not in answer.text
+
+
+@pytest.mark.skipif(studio() is None, reason="the studio is not built here")
+def test_the_pages_files_are_packed_and_what_may_hold_a_secret_is_not(shared: TestClient) -> None:
+    folder = studio()
+    assert folder is not None
+    for file in (folder / "assets").iterdir():
+        with shared.stream("GET", f"/assets/{file.name}", headers={"accept-encoding": "gzip"}) as answer:
+            packed = b"".join(answer.iter_raw())
+        assert (answer.headers["content-encoding"], answer.headers["vary"]) == ("gzip", "Accept-Encoding")
+        assert "immutable" in answer.headers["cache-control"]
+        assert len(packed) < 0.5 * file.stat().st_size and gzip.decompress(packed) == file.read_bytes()
+        plain = shared.get(f"/assets/{file.name}", headers={"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers and plain.content == file.read_bytes()
+        again = shared.get(f"/assets/{file.name}", headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    for path in ("/openapi.json", f"{API}/fields", f"{API}/jobs"):
+        assert "content-encoding" not in shared.get(path, headers={"accept-encoding": "gzip"}).headers

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
@@ -61,7 +62,10 @@ def page(api: FastAPI) -> Starlette:
         return Response(STYLE, media_type="text/css")
 
     routes: list[Route | Mount] = [Route("/docs", docs), Route("/assets/plain.css", style)]
-    routes.append(Route("/", plain) if folder is None else Mount("/", Files(directory=folder, html=True)))
+    # only the page's own files, which are the same for everybody: next to a secret, sizes of what is packed tell of it
+    routes.append(
+        Route("/", plain) if folder is None else Mount("/", GZipMiddleware(Files(directory=folder, html=True)))
+    )
     return Starlette(routes=routes)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sfumato.request import Variation
+from sfumato.request.guides import SoftInpainting
 from sfumato.server.dialects.a1111_catalogue import Catalogue, title
 from sfumato.server.dialects.a1111_lowering import Order, lower, picture_fields
 from sfumato.server.dialects.a1111_options import DEFAULTS
@@ -319,3 +320,27 @@ def test_a_refiner_draws_on_from_its_part_of_the_timesteps() -> None:
     with pytest.raises(Problem) as caught:
         order({"refiner_checkpoint": "nonsense", "refiner_switch_at": 0.8})
     assert (caught.value.status, caught.value.field) == (404, "refiner_checkpoint")
+
+
+def test_how_a_mask_acts_can_be_said_in_an_option_of_our_own() -> None:
+    for value in ("network", "blend", None):
+        body = {"masked": True, "override_settings": {"sfumato_masking": value}}
+        assert order(body, img2img=True).request.masking == value
+    assert order({}, {**DEFAULTS, "sfumato_masking": "blend"}, img2img=True).request.masking is None  # without a mask
+    with pytest.raises(Problem, match="must be network or blend") as caught:
+        order({"masked": True, "override_settings": {"sfumato_masking": "both"}}, img2img=True)
+    assert caught.value.field == "sfumato_masking"
+
+
+def test_soft_inpainting_takes_what_acts_in_the_steps_and_refuses_another_choice_of_pixels() -> None:
+    def soft(*arguments: Any) -> Order:
+        scripts = {"soft inpainting": {"args": [True, *arguments]}}
+        return order({"masked": True, "alwayson_scripts": scripts}, img2img=True)
+
+    assert soft(2, 0.75, 3, 0, 0.5, 2).request.soft_inpainting == SoftInpainting(2, 0.75, 3)
+    assert soft().request.soft_inpainting == SoftInpainting()
+    for place, name in enumerate(("mask_influence", "difference_threshold", "difference_contrast")):
+        rest = [0, 0.5, 2]
+        rest[place] += 1
+        with pytest.raises(Problem, match=f"{name} {rest[place]}"):
+            soft(1, 0.5, 4, *rest)

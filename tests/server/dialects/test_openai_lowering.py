@@ -64,6 +64,14 @@ def test_a_forms_texts_are_read_as_numbers_and_truths() -> None:
     assert order.stream is False
 
 
+def test_an_edit_may_say_how_its_mask_acts() -> None:
+    masked = {**PICTURES, "mask": "sha256:" + "b" * 64}
+    assert lower({"prompt": "a", "masking": "blend"}, masked, "edits").request.masking == "blend"
+    with pytest.raises(Problem) as caught:
+        lower({"prompt": "a", "masking": "both"}, masked, "edits")
+    assert (caught.value.status, caught.value.field) == (400, "masking")
+
+
 def test_an_edit_takes_the_picture_and_the_mask() -> None:
     request = lower({"prompt": "a"}, {**PICTURES, "mask": "sha256:" + "b" * 64}, "edits").request
     assert (request.image, request.mask, request.strength) == (PICTURES["image"], "sha256:" + "b" * 64, None)

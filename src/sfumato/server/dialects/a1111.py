@@ -112,7 +112,8 @@ class A1111:
 
     def _upload(self, name: str, text: str, *, rounded: bool) -> str:
         """The id of a picture of the body; a mask is read from what A1111 reads it from."""
-        upload = self._service.add_upload(decode_picture(name, text))
+        field = {"image": "init_images", "mask": "mask"}.get(name, "alwayson_scripts")
+        upload = self._service.add_upload(decode_picture(field, text))
         if name != "mask":
             return upload.id
         file = self._service.pixels_file(upload.id)[0].read_bytes()

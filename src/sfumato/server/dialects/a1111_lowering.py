@@ -40,12 +40,17 @@ FIELDS = {
     "padding": "inpaint_full_res_padding",
     "masked_only": "inpaint_full_res",
     "masked_content": "inpainting_fill",
+    "masking": "sfumato_masking",
     "hires": "enable_hr",
     "hires.scale": "hr_scale",
     "hires.size": "hr_resize_x",
     "hires.upscaler": "hr_upscaler",
     "hires.strength": "denoising_strength",
     "hires.steps": "hr_second_pass_steps",
+    "hires.prompt": "hr_prompt",
+    "hires.negative_prompt": "hr_negative_prompt",
+    "hires.sampler": "hr_sampler_name",
+    "hires.spacing": "hr_scheduler",
     "refiner": "refiner_checkpoint",
     "at": "refiner_switch_at",
     "image_prompts": "alwayson_scripts",
@@ -230,6 +235,7 @@ def start_of(fields: Fields, pictures: Mapping[str, str], options: Mapping[str, 
     masked = "mask" in pictures
     if masked:
         values |= mask_of(fields, pictures["mask"])
+        values["masking"] = options.get("sfumato_masking") or None
     if not values.get("masked_only"):
         values["resize_mode"] = RESIZE_MODES[mode]
     return values

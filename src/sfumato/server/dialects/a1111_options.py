@@ -4,10 +4,11 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sfumato.errors import ModelFileError
 from sfumato.request import ranges
+from sfumato.request.pictures import Masking
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 from sfumato.weights.writing import write_text
 
@@ -22,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "randn_source": "GPU",
     "eta_noise_seed_delta": 0,
     "img2img_fix_steps": False,
+    "sfumato_masking": None,  # not A1111's: how a mask acts, "network" or "blend"; what suits the model otherwise
     "samples_format": "png",
     "return_grid": False,
     "grid_format": "png",
@@ -91,6 +93,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, (least, most) in WHOLE.items():
         if not least <= fields.whole(name, DEFAULTS[name]) <= most:
             raise refuse(name, f"is {options[name]}; it must be {least} to {most}")
+    if fields.text("sfumato_masking") not in ("", *get_args(Masking)):
+        known = " or ".join(get_args(Masking))
+        raise refuse("sfumato_masking", f"is {options['sfumato_masking']!r}; it must be {known}, or null")
     if fields.text("samples_format", "png").lower() not in FORMATS:
         raise refuse("samples_format", f"is {options['samples_format']!r}; it must be png, jpg or webp")
     if fields.text("randn_source", "GPU").upper() not in ("GPU", "CPU", "NV"):
