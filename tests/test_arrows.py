@@ -20,7 +20,8 @@ ARROWS: dict[str, set[str]] = {
         "metadata": "request",
         "allocator": "",
         "opening": "",
-        "images": "opening",
+        "fitting": "",
+        "images": "fitting opening",
         "preview": "images",
         "masks": "images",
         "plots": "images request",
@@ -63,7 +64,7 @@ ARROWS: dict[str, set[str]] = {
         # the process that answers HTTP: the torch-free half of the house, and of the worker only its process
         "server": "admission request wording controls.preprocess metadata opening text.networks text.tokenizer"
         " text.prompt text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
-        " weights.registry weights.titles scenes.vocabulary",
+        " weights.registry weights.titles weights.header fitting scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
         "server.describe": "server diffusion guides job metadata weights",  # and the one that describes models
         "client": "request events metadata opening server.values",
@@ -85,7 +86,17 @@ TORCH_FREE = (
     *(f"text.{name}" for name in READING.split()),
     "cli",
 )
-TORCH_FREE += ("admission", "wording", "batch.rows", "opening", "weights.locate", "weights.known", "server", "client")
+TORCH_FREE += (
+    "admission",
+    "wording",
+    "batch.rows",
+    "fitting",
+    "opening",
+    "weights.locate",
+    "weights.known",
+    "server",
+    "client",
+)
 TORCH = {"torch", "safetensors", "transformers", "diffusers"}
 
 
@@ -153,7 +164,7 @@ def loaded_after(code: str) -> set[str]:
 def test_importing_the_package_and_its_torch_free_modules_does_not_load_torch() -> None:
     names = [name for name, _ in modules() if name.startswith(TORCH_FREE)]
     light = [
-        name for name in names if not name.startswith(("opening", "server", "controls"))
+        name for name in names if not name.startswith(("opening", "fitting", "server", "controls"))
     ]  # these read pixels, and serve
     for those, kept_out in ((names, TORCH), (light, TORCH | {"numpy", "fastapi", "uvicorn"})):
         loaded = loaded_after("\n".join(["import sfumato", *(f"import sfumato.{name}" for name in those)]))

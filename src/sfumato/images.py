@@ -1,7 +1,7 @@
 """Pixels to tensors and back, fitting, masks, grids, and how alike two pictures are.
 
 A picture of another size than is asked is cropped to fill: scaled (Lanczos) until it covers the asked size, and its
-middle is kept. How a file becomes upright pixels is told in `sfumato.opening`.
+middle is kept (`sfumato.fitting`). How a file becomes upright pixels is told in `sfumato.opening`.
 """
 
 import math
@@ -10,12 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from sfumato.errors import PictureError
 
-# reading has a room without torch; those who work with pixels find it here too
+# reading and fitting have rooms without torch; those who work with pixels find it here too
+from sfumato.fitting import RESIZES as RESIZES
+from sfumato.fitting import crop_to_fill as crop_to_fill
+from sfumato.fitting import fit_and_fill as fit_and_fill
+from sfumato.fitting import stretch as stretch
 from sfumato.opening import FORMATS as FORMATS
 from sfumato.opening import MAX_PIXELS as MAX_PIXELS
 from sfumato.opening import MAX_SIDE as MAX_SIDE
@@ -30,33 +34,6 @@ from sfumato.opening import to_rgb as to_rgb
 # Of the pictures that CLIP was trained on, in 0 to 1; github.com/openai/CLIP: clip/clip.py
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-def crop_to_fill(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture scaled until it covers width x height, and its middle; unchanged when it has that size."""
-    if picture.size == (width, height):
-        return picture
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-
-
-def stretch(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture at width x height, whatever becomes of its shape."""
-    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def fit_and_fill(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The whole picture in the middle of width x height, as large as it fits; its edges are drawn out to the sides."""
-    if picture.size == (width, height):
-        return picture
-    inner = ImageOps.contain(picture, (width, height), Image.Resampling.LANCZOS)
-    left, top = (width - inner.width) // 2, (height - inner.height) // 2
-    sides = ((top, height - top - inner.height), (left, width - left - inner.width))
-    array = np.asarray(inner)
-    return Image.fromarray(np.pad(array, sides + ((0, 0),) * (array.ndim - 2), mode="edge"))
-
-
-RESIZES = {"crop": crop_to_fill, "stretch": stretch, "fill": fit_and_fill}
-"""How a start picture takes another size."""
 
 
 def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:

@@ -19,6 +19,7 @@ MORE_THAN_A_SCHEMA = {
     ("POST", f"{API}/jobs"),  # names must be known, pictures handed in, fields fit each other
     ("POST", f"{API}/uploads"),  # the body must be a picture
     ("POST", f"{API}/read"),
+    ("POST", f"{API}/preprocess"),  # the picture must be one that is here, the preprocessor have the options
     ("POST", f"{API}/tokens"),  # a prompt's weights must be numbers, a model's name known
     ("PATCH", f"{API}/jobs/{{id}}"),  # one of two fields
     ("GET", f"{API}/jobs"),  # a cursor below 2^63

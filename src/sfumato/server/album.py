@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from sfumato.request import ResizeMode, checked_options
 from sfumato.server import gallery
 from sfumato.server.broker import Broker
 from sfumato.server.database import Database, DiskFullError
@@ -113,6 +115,26 @@ class Album:
     def read(self, content: bytes) -> Reading:
         """What a picture's metadata says."""
         return Reading(**(self.intake.read(content) or {}))
+
+    def seen(
+        self,
+        content: bytes,
+        preprocessor: str,
+        options: Mapping[str, float],
+        *,
+        size: tuple[int, int] | None = None,
+        resize: ResizeMode = "crop",
+    ) -> bytes:
+        """What a control network sees of a picture, as a PNG, made in the child that decodes; nothing of it is kept.
+
+        `size`: the width and height in pixels that the picture takes first. Raises RequestError and Problem.
+        """
+        wanted = {"preprocessor": preprocessor, "options": checked_options(preprocessor, options)}
+        made = self.intake.decode(content, wanted | {"size": size, "resize": resize})
+        try:
+            return made.place.read_bytes()
+        finally:
+            made.place.unlink()
 
     def pixels_file(self, id: str) -> tuple[Path, tuple[int, int]]:
         """The file of an upload or a picture by its pixels, and its size. Raises Problem 404."""

@@ -17,7 +17,7 @@ from sfumato.server.dialects.openai import OpenAI
 from sfumato.server.guard import Guard
 from sfumato.server.page import page
 from sfumato.server.problems import Problem, as_problem
-from sfumato.server.routes import catalogue, events, jobs, pictures, status
+from sfumato.server.routes import catalogue, controls, events, jobs, pictures, status
 from sfumato.server.schema_of_request import request_schema
 from sfumato.server.service import Service
 from sfumato.server.views import PREFIX
@@ -52,7 +52,7 @@ def make_api(service: Service) -> FastAPI:
     api.state.service = service
     for kind in (RequestValidationError, HTTPException, SfumatoError, MemoryError):
         api.add_exception_handler(kind, answer)
-    for routes in (jobs, events, pictures, catalogue):
+    for routes in (jobs, events, pictures, catalogue, controls):
         api.include_router(routes.router, prefix=PREFIX)
     api.include_router(status.router)
     api.router.routes.extend([*A1111(service).routes(), *OpenAI(service).routes()])

@@ -1,7 +1,8 @@
 """The child that reads one picture of a stranger: limits first, then the decoder, then raw pixels and an end.
 
-stdin: the file. stdout: one JSON line, and the pixels, row by row. Whatever a damaged file does to a decoder happens
-here, in a process that may write nothing, reach nothing and lasts for seconds.
+stdin: the file. stdout: one JSON line, and the pixels, row by row. An argument, JSON, has them turned into what a
+control network sees. Whatever a damaged file does to a decoder happens here, in a process that may write nothing, reach
+nothing and lasts for seconds.
 """
 
 import contextlib
@@ -63,6 +64,17 @@ def read(content: bytes) -> tuple[dict[str, Any], "Image | None"]:
         return problem(422, "picture.unreadable", str(error) or "the picture needs too much memory"), None
     about = {"width": kept.width, "height": kept.height, "mode": kept.mode, "reading": reading(content, kind)}
     return about, kept
+
+
+def seen(picture: "Image", wanted: dict[str, Any]) -> "Image":
+    """What a control network sees of a picture: fitted to a `size`, where there is one, and preprocessed."""
+    from sfumato.controls.preprocess import preprocess
+    from sfumato.fitting import RESIZES
+    from sfumato.opening import to_rgb
+
+    plain = to_rgb(picture)
+    fitted = RESIZES[wanted["resize"]](plain, *wanted["size"]) if wanted["size"] else plain
+    return preprocess(fitted, wanted["preprocessor"], wanted["options"])
 
 
 def pixels(picture: "Image") -> Iterator[bytes]:
@@ -154,6 +166,12 @@ def main() -> None:
     os.dup2(2, 1)
     confine()
     about, picture = read(sys.stdin.buffer.read())
+    if picture is not None and len(sys.argv) > 1:
+        try:
+            picture = seen(picture, json.loads(sys.argv[1]))
+            about |= {"width": picture.width, "height": picture.height, "mode": picture.mode, "reading": None}
+        except MemoryError:
+            about, picture = problem(413, "picture.large", "the picture is too large for this; ask for less"), None
     with os.fdopen(out, "wb") as answer:
         answer.write(json.dumps(about).encode() + b"\n")
         if picture is not None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -48,9 +48,10 @@ class Intake:
         decoded.place.unlink()
         return decoded.reading
 
-    def decode(self, content: bytes) -> Decoded:
+    def decode(self, content: bytes, wanted: Mapping[str, Any] | None = None) -> Decoded:
         """The picture in a file's bytes, as a new flushed file `*.part` that is the caller's from here on.
 
+        `wanted` has it turned into what a control network sees (`sfumato.server.decode.seen`), in the child too.
         Raises Problem: 415 for what is no picture, 413 for a too large one, 422 for a damaged one.
         """
         if not content:
@@ -58,13 +59,13 @@ class Intake:
         if not self._turns.acquire(timeout=self._seconds):
             raise Problem(503, "busy", "too many pictures are being read; try again", retry_after=2)
         try:
-            return self._decode(content)
+            return self._decode(content, () if wanted is None else (json.dumps(wanted),))
         finally:
             self._turns.release()
 
-    def _decode(self, content: bytes) -> Decoded:
+    def _decode(self, content: bytes, arguments: tuple[str, ...]) -> Decoded:
         child = subprocess.Popen(  # noqa: S603 - our own program
-            PROGRAM,
+            (*PROGRAM, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

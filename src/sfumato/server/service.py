@@ -10,7 +10,6 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from sfumato import __version__
@@ -31,7 +30,7 @@ from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
 from sfumato.server.texts import picture_ids
 from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress
-from sfumato.server.views import job_of, model_of, moment, picture_of
+from sfumato.server.views import file_of, job_of, model_of, moment, picture_of
 from sfumato.weights.known import known
 from sfumato.weights.registry import Kind
 
@@ -290,11 +289,7 @@ class Service(Album):
 
     def named_files(self, kind: Kind) -> list[dict[str, Any]]:
         """What else of a kind can be named, and the size of its file in bytes."""
-        return [
-            {"name": each.name, "source": each.kind, "size_bytes": path.stat().st_size if path.is_file() else None}
-            for each in known(kind)
-            for path in [Path(each.place)]
-        ]
+        return [file_of(each) for each in known(kind)]
 
     def system(self) -> dict[str, Any]:
         """What the server is and does."""

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sfumato.server.values import Job, ModelCard, Picture, Progress
@@ -60,6 +61,13 @@ def picture_of(row: sqlite3.Row) -> Picture:
 def moment(seconds: float) -> str:
     """A time as ISO 8601 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def file_of(known: Known) -> dict[str, Any]:
+    """Something beside the models that can be named, and the size of its file in bytes; None for a folder."""
+    path = Path(known.place)
+    size = path.stat().st_size if path.is_file() else None
+    return {"name": known.name, "source": known.kind, "size_bytes": size}
 
 
 def model_of(model: Known, card: Mapping[str, Any] | None, *, default: bool, loaded: bool) -> ModelCard:

@@ -18,7 +18,7 @@ from sfumato.errors import RequestError, SfumatoError
 from sfumato.server.dialects import a1111_lists as lists
 from sfumato.server.dialects.a1111_answers import answer
 from sfumato.server.dialects.a1111_catalogue import Catalogue
-from sfumato.server.dialects.a1111_controlnet import detected, preprocessor_of
+from sfumato.server.dialects.a1111_controlnet import preprocessor_of
 from sfumato.server.dialects.a1111_extras import upscaled
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 from sfumato.server.dialects.a1111_infotext import filled_in, parameters_of
@@ -237,9 +237,8 @@ class A1111:
         return {"images": [encode_picture(each) for each in made], "info": "Success"}
 
     def _detected(self, content: bytes, preprocessor: str, options: Mapping[str, float]) -> bytes:
-        file = self._service.pixels_file(self._service.add_upload(content).id)[0].read_bytes()
         try:
-            return detected(file, preprocessor, options)
+            return self._service.seen(content, preprocessor, options)
         except RequestError as error:
             raise refuse("controlnet_module", f"cannot do that: {error}") from error
 

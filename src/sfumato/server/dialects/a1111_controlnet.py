@@ -1,6 +1,5 @@
 """The ControlNet extension's units as controls of a request, and what its lists tell."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -142,18 +141,6 @@ def preprocessor_of(unit: Fields, prefix: str = "") -> tuple[str, dict[str, floa
     names = (f"{prefix}threshold_a", f"{prefix}threshold_b")
     given = {option: unit.number(name, -1.0) for option, name in zip(thresholds, names, strict=False)}
     return preprocessor, {option: value for option, value in given.items() if value > 0}
-
-
-def detected(file: bytes, preprocessor: str, options: Mapping[str, float]) -> bytes:
-    """What a control network sees of a picture of our own (PNG), as another one. Raises RequestError."""
-    from PIL import Image
-
-    from sfumato.controls.preprocess import preprocess
-
-    content = io.BytesIO()
-    with Image.open(io.BytesIO(file)) as picture:
-        preprocess(picture.convert("RGB"), preprocessor, options).save(content, "PNG")
-    return content.getvalue()
 
 
 def _model(name: str, catalogue: Catalogue) -> str:

@@ -1,5 +1,6 @@
 """What there is to choose from: models, samplers, words; and what the server says of itself."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from sfumato.server.problems import Problem
 from sfumato.server.routes.parts import PROBLEMS, Asked
 from sfumato.server.values import ModelCard, Value
 from sfumato.server.vocabulary import Vocabulary, vocabulary
+from sfumato.wording import shelf
 
 router = APIRouter(tags=["catalogue"], responses=PROBLEMS)
 
@@ -57,6 +59,20 @@ class Tokens(Value):
     chunks: int
     limit: int
     cut: str
+
+
+class Style(Value):
+    """Words that are put around a prompt: where it says {prompt}, or after it."""
+
+    name: str
+    prompt: str
+    negative_prompt: str
+
+
+class Styles(Value):
+    """What a request's `styles` may name."""
+
+    styles: list[Style]
 
 
 class Secret(Value):
@@ -107,10 +123,10 @@ def upscalers(service: Asked) -> dict[str, list[dict[str, Any]]]:
     return {"upscalers": service.named_files("upscaler")}
 
 
-@router.get("/controls")
-def controls(service: Asked) -> dict[str, list[dict[str, Any]]]:
-    """The control networks that can be named."""
-    return {"controls": service.named_files("controlnet")}
+@router.get("/styles")
+def styles() -> Styles:
+    """The styles that can be named, of our own styles.csv and of folders that were adopted."""
+    return Styles(styles=[Style(**asdict(each)) for each in shelf().styles.values()])
 
 
 @router.get("/samplers")
