@@ -1,8 +1,12 @@
 /** Calls of `/sfumato/v1`. Every failure is an `ApiError` whose words can be shown to a person. */
 
-import type { Job, Model, Picture, Queue, Reading, Request, Samplers, System, Tokens, Upload, Vocabulary } from './types'
+import type { ControlFile, Job, Model, Named, Picture, Preprocessor, Queue, Reading, Request, Samplers } from './types'
+import type { Sight, Style, System, Tokens, Upload, Vocabulary } from './types'
 
 export const ROOT = '/sfumato/v1'
+
+/** Where a picture lies that the server has, by its pixels. */
+export const fileOf = (id: string) => `${ROOT}/uploads/${id}/file`
 
 export class ApiError extends Error {
   constructor(
@@ -22,7 +26,8 @@ const PATIENCE = 5 // answers "too many at once" that are waited out
 /** Called when the server asks for its token. */
 export const access = { refused: () => {} }
 
-async function call<T>(method: string, path: string, body: Body = {}, headers: Record<string, string> = {}): Promise<T> {
+/** An answer that is not an error; what is too much at once is waited for. */
+async function answered(method: string, path: string, body: Body, headers: Record<string, string>): Promise<Response> {
   const sent = body.json === undefined ? body.blob : written(body.json)
   const type = body.json === undefined ? body.blob?.type || 'application/octet-stream' : 'application/json'
   const request = { method, body: sent, headers: sent ? { 'Content-Type': type, ...headers } : headers }
@@ -31,27 +36,36 @@ async function call<T>(method: string, path: string, body: Body = {}, headers: R
     await new Promise((resolve) => setTimeout(resolve, 1000 * Number(answer.headers.get('Retry-After') ?? 1)))
     answer = await reach(path, request)
   }
+  if (answer.ok) return answer
   if (answer.status === 401) access.refused()
-  const text = await answer.text()
-  let value: unknown = null
+  let problem: { detail?: string; title?: string; field?: string; hint?: string } = {}
   try {
-    value = text ? parsed(text) : null
+    problem = (await answer.json()) as typeof problem
   } catch {
-    if (answer.ok) throw new ApiError(`${path} was not answered in JSON`, answer.status)
+    // of something between the server and the page; the number must do
   }
-  if (answer.ok) return value as T
-  const problem = (value ?? {}) as { detail?: string; title?: string; field?: string; hint?: string }
   const words = problem.detail ?? problem.title ?? `${method} ${path} was answered with ${answer.status}`
   throw new ApiError(words, answer.status, problem.field ?? null, problem.hint ?? null)
 }
 
-/** JSON with the digits of its seeds kept, however many; and back. Quotes within texts are escaped, so none matches. */
-export function parsed(text: string): unknown {
-  return JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'))
+async function call<T>(method: string, path: string, body: Body = {}, headers: Record<string, string> = {}): Promise<T> {
+  const answer = await answered(method, path, body, headers)
+  const text = await answer.text()
+  try {
+    return (text ? parsed(text) : null) as T
+  } catch {
+    throw new ApiError(`${path} was not answered in JSON`, answer.status)
+  }
 }
 
-function written(value: unknown): string {
-  return JSON.stringify(value).replace(/"seed":"(\d+)"/g, '"seed":$1')
+/** JSON with the digits of its seeds kept, however many; and back. Quotes within texts are escaped, so none matches. */
+export function parsed(text: string): unknown {
+  return JSON.parse(text.replace(/"seed":\s*(\d+)(?=\s*[,}])/g, '"seed":"$1"'))
+}
+
+/** JSON as the server takes it, with the digits of its seeds as numbers. */
+export function written(value: unknown, indent?: number): string {
+  return JSON.stringify(value, null, indent).replace(/"seed":(\s?)"(\d+)"/g, '"seed":$1$2')
 }
 
 async function reach(path: string, request: RequestInit): Promise<Response> {
@@ -68,6 +82,7 @@ function query(values: Record<string, string | number | boolean | null | undefin
 }
 
 export type Page<T extends string, V> = Record<T, V[]> & { next: string | null; total?: number }
+export type Listed = 'loras' | 'embeddings' | 'vaes' | 'upscalers' | 'controls' | 'preprocessors' | 'styles'
 export type PictureFilter = { search?: string; favourite?: boolean; deleted?: boolean; job?: string; limit?: number; cursor?: string | null }
 
 export const api = {
@@ -93,8 +108,11 @@ export const api = {
   upload: (blob: Blob) => call<Upload>('POST', '/uploads', { blob }),
   read: (blob: Blob) => call<Reading>('POST', '/read', { blob }),
   models: () => call<{ models: Model[] }>('GET', '/models'),
-  listed: async (what: 'loras' | 'embeddings' | 'vaes' | 'upscalers' | 'controls') =>
-    (await call<Record<string, { name: string }[]>>('GET', `/${what}`))[what] ?? [],
+  listed: async <T = Named>(what: Listed) => (await call<Record<string, T[]>>('GET', `/${what}`))[what] ?? [],
+  controls: () => api.listed<ControlFile>('controls'),
+  preprocessors: () => api.listed<Preprocessor>('preprocessors'),
+  styles: () => api.listed<Style>('styles'),
+  preprocess: async (sight: Sight) => (await answered('POST', '/preprocess', { json: sight }, {})).blob(),
   samplers: () => call<Samplers>('GET', '/samplers'),
   tokens: (prompt: string, model?: string) => call<Tokens>('POST', '/tokens', { json: model ? { prompt, model } : { prompt } }),
   vocabulary: () => call<Vocabulary>('GET', '/vocabulary'),

@@ -24,6 +24,32 @@ export type Request = {
   [field: string]: unknown
 }
 
+/** A LoRA and how much of it counts. */
+export type Lora = { name: string; weight: number; text_weight?: number }
+
+/** A prompt for a part of the picture: its left, top, width and height in parts of the whole, or a mask. */
+export type Region = { prompt: string; area?: [number, number, number, number]; mask?: string; weight: number }
+
+/** What every picture that steers has: how much it counts, and in which part of the steps. */
+export type Acting = { model: string; weight: number; start: number; end: number }
+export type Control = Acting & {
+  image?: string
+  preprocessor: string
+  mode: string
+  resize: string
+  options: Record<string, number>
+}
+export type ImagePrompt = Acting & { images: string[]; encoder?: string; mask?: string }
+
+export type Hires = {
+  scale?: number
+  size?: [number, number]
+  upscaler?: string
+  strength?: number
+  steps?: number
+  [field: string]: unknown
+}
+
 export type Picture = {
   id: string
   job: string | null
@@ -92,6 +118,12 @@ export type Model = {
 }
 
 export type Samplers = { samplers: { name: string; title: string }[]; spacings: string[] }
+export type Named = { name: string; source: string; size_bytes: number | null }
+export type ControlFile = Named & { role: 'control' | 'image_prompt' }
+export type Preprocessor = { name: string; options: { name: string; default: number; low: number; high: number }[] }
+export type Style = { name: string; prompt: string; negative_prompt: string }
+/** A picture that a control network is to see. */
+export type Sight = Pick<Control, 'preprocessor' | 'options' | 'resize'> & { image: string; width?: number; height?: number }
 export type Token = { text: string; id: number; weight: number; chunk: number }
 export type Tokens = { tokens: Token[]; chunks: number; limit: number; cut: string }
 export type Vocabulary = Record<string, string[]> & { examples: string[] }

@@ -1,6 +1,6 @@
 /** What lies on the canvas: a picture, a mask over it, what was done to them, and the candidates for what comes next. */
 
-import { ROOT, api } from '../api/client'
+import { api, fileOf } from '../api/client'
 import type { Job, Picture, Request } from '../api/types'
 import { catalogue } from '../state/catalogue.svelte'
 import { draft } from '../state/draft.svelte'
@@ -8,7 +8,8 @@ import { requestOf } from '../state/pictures'
 import { newKey } from '../state/session.svelte'
 import { store } from '../state/store.svelte'
 import { blank, copy, inverted, isEmpty, type Mask } from './mask'
-import { bitmap, maskFile, maskFrom, padded, paddedMask, type Sides } from './pixels'
+import { bitmap } from '../state/bitmap'
+import { maskFile, maskFrom, padded, paddedMask, type Sides } from './pixels'
 
 /** A picture that the server has, with its pixels here. */
 export type Base = { id: string; url: string; width: number; height: number; pixels: ImageBitmap }
@@ -30,7 +31,13 @@ class Painting {
   discarded = $state<string[]>([])
   /** The candidate looked at. */
   shown = $state<string | null>(null)
-  settings = $state({ prompt: '', negative: '', strength: 1, soft: 0, count: 3, near: false, content: '', padding: 32 })
+  settings = $state({
+    ...{ prompt: '', negative: '', strength: 1, soft: 0, count: 3, near: false, padding: 32 },
+    /** What the request's `masked_content`, `masking` and what grey is in the mask are; empty is what suits. */
+    ...{ content: '', masking: '', grey: '' },
+    /** Whether what steers a picture on Create counts here. */
+    steered: false,
+  })
   #past = $state.raw<Moment[]>([])
   #future = $state.raw<Moment[]>([])
 
@@ -57,7 +64,7 @@ class Painting {
 
   async openFile(file: Blob): Promise<void> {
     const upload = await api.upload(file)
-    await this.#place(upload.id, `${ROOT}/uploads/${upload.id}/file`)
+    await this.#place(upload.id, fileOf(upload.id))
     const prompt = upload.metadata?.request.prompt
     if (typeof prompt === 'string') this.settings.prompt = prompt
   }
@@ -140,7 +147,7 @@ class Painting {
     const { base } = this
     if (!base) return
     const upload = await api.upload(await padded(base.pixels, sides))
-    const url = `${ROOT}/uploads/${upload.id}/file`
+    const url = fileOf(upload.id)
     const pixels = await bitmap(url)
     this.remember()
     this.mask = paddedMask(this.mask, sides, Math.min(FADE, base.width / 4, base.height / 4))
@@ -158,6 +165,7 @@ class Painting {
     if (!base) return
     const mask = await api.upload(await maskFile(this.mask))
     const request: Request = {
+      ...(settings.steered ? draft.steering() : {}),
       prompt: settings.prompt,
       image: base.id,
       mask: mask.id,
@@ -168,6 +176,9 @@ class Painting {
     if (settings.near) Object.assign(request, { masked_only: true, padding: settings.padding })
     else Object.assign(request, { width: base.width, height: base.height })
     if (settings.content) request.masked_content = settings.content
+    if (settings.masking) request.masking = settings.masking
+    if (settings.grey === 'differential') request.differential = true
+    if (settings.grey === 'soft_inpainting') request.soft_inpainting = {}
     if (settings.negative.trim()) request.negative_prompt = settings.negative
     if (settings.soft) request.mask_blur = settings.soft
     if (model) request.model = model

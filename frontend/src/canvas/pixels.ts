@@ -1,20 +1,9 @@
 /** Pictures and masks as files and back, in the page. */
 
+import { bitmap } from '../state/bitmap'
 import { blank, grey, type Mask } from './mask'
 
 export type Sides = { left: number; top: number; right: number; bottom: number }
-
-/** The pixels of a picture: of the server, or of a data address, which the page's policy lets only images load. */
-export async function bitmap(url: string): Promise<ImageBitmap> {
-  const image = new Image()
-  image.src = url
-  try {
-    await image.decode()
-  } catch {
-    throw new Error('The picture cannot be loaded')
-  }
-  return createImageBitmap(image)
-}
 
 function context(width: number, height: number): [HTMLCanvasElement, CanvasRenderingContext2D] {
   const canvas = document.createElement('canvas')

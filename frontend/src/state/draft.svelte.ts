@@ -1,10 +1,10 @@
 /** What the Create form holds: the request that is being written, its start picture, and what was wrong with it. */
 
 import { ApiError } from '../api/client'
-import type { Model, Reading, Request } from '../api/types'
+import type { Lora, Model, Reading, Request } from '../api/types'
 import { catalogue } from './catalogue.svelte'
+import { whole } from './whole'
 
-export type Lora = { name: string; weight: number; text_weight?: number }
 /** A picture that the server has: an upload or one of its own. `url` shows it. */
 export type Start = { id: string; width: number; height: number; url: string }
 
@@ -23,10 +23,8 @@ type Kept = {
   spacing: string
   strength: number
   start: Start | null
-  /** How many times larger a second pass draws on; null is none. */
-  hires: number | null
   loras: Lora[]
-  /** Fields of a request that was taken over and that the form has no place for. */
+  /** All other fields of the request, by their names. */
   others: Record<string, unknown>
 }
 
@@ -44,7 +42,6 @@ const BLANK: Kept = {
   spacing: '',
   strength: 0.6,
   start: null,
-  hires: null,
   loras: [],
   others: {},
 }
@@ -61,8 +58,32 @@ const PLAIN: Record<string, unknown> = {
   strength_rule: 'share',
   resize_mode: 'crop',
 }
-/** Of one picture or one place, not for another. */
-const PASSING = ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'masking', 'padding', 'outpaint', 'embeddings']
+/** The fields among the others that have a place in the form. */
+export const MORE = [
+  ...['vae', 'clip_skip', 'eta', 'guidance_rescale', 'step_seed_delta', 'variation', 'tiling', 'resize_mode', 'noise'],
+  ...['dialect', 'refiner', 'windows', 'freeu', 'apg', 'perturbed_attention', 'self_attention_guidance'],
+  ...['dynamic_thresholding'],
+]
+const PLACED = ['hires', 'styles', 'controls', 'image_prompts', 'regions', ...MORE]
+/** What steers a picture wherever it is drawn, and how it is called in a sentence. */
+export const STEERING = {
+  steps: 'steps',
+  guidance: 'guidance',
+  sampler: 'sampler',
+  spacing: 'spacing',
+  loras: 'LoRAs',
+  styles: 'styles',
+  controls: 'controls',
+  image_prompts: 'image prompts',
+  vae: 'autoencoder',
+  clip_skip: 'text layers',
+}
+/** Of one mask, and so not for another picture. */
+export const MASKED = [
+  ...['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'masking', 'padding', 'differential'],
+  'soft_inpainting',
+]
+const PASSING = [...MASKED, 'outpaint', 'embeddings']
 const KEY = 'sfumato.draft'
 
 function kept(): Kept {
@@ -89,10 +110,54 @@ class Draft {
     })
   }
 
+  /** What a field among the others says. */
+  other<T>(name: string): T | undefined {
+    return this.form.others[name] as T | undefined
+  }
+
+  /** The objects in a list among the others. What else is in it only the server has words for. */
+  parts<T extends object>(name: string): T[] {
+    return this.#list(name).filter((each): each is T => typeof each === 'object' && each !== null)
+  }
+
+  /** The texts in a list among the others. */
+  names(name: string): string[] {
+    return this.#list(name).filter((each) => typeof each === 'string')
+  }
+
+  /** An object among the others. */
+  part<T extends object>(name: string): T | null {
+    const found = this.form.others[name]
+    return typeof found === 'object' && found !== null && !Array.isArray(found) ? (found as T) : null
+  }
+
+  #list(name: string): unknown[] {
+    const found = this.form.others[name]
+    return Array.isArray(found) ? found : []
+  }
+
+  /** Give a field among the others a value; nothing, an empty text and an empty list take it out. */
+  put(name: string, value: unknown): void {
+    const empty = value === null || value === undefined || value === '' || (Array.isArray(value) && !value.length)
+    const { [name]: _, ...rest } = this.form.others
+    if (!empty) this.form.others[name] = value
+    else if (name in this.form.others) this.form.others = rest
+  }
+
+  /** What of this form may steer a picture on the canvas as well. */
+  steering(): Partial<Request> {
+    const request = this.request()
+    return Object.fromEntries(Object.keys(STEERING).flatMap((name) => (name in request ? [[name, request[name]]] : [])))
+  }
+
+  /** Those among the others that have no place in the form. */
+  unplaced(): [name: string, value: unknown][] {
+    return Object.entries(this.form.others).filter(([name]) => !PLACED.includes(name))
+  }
+
   request(): Request {
     const { form } = this
     const request: Request = { ...form.others, prompt: form.prompt, count: form.count }
-    if (form.hires) request.hires = { scale: form.hires }
     if (form.loras.length) request.loras = form.loras.map((lora) => ({ ...lora }))
     if (form.negative.trim()) request.negative_prompt = form.negative
     if (form.model) request.model = form.model
@@ -119,11 +184,20 @@ class Draft {
     form.spacing = this.#known(request.spacing, catalogue.samplers.value?.spacings)
     if (typeof request.strength === 'number') form.strength = request.strength
     form.loras = Array.isArray(request.loras) ? (request.loras as Lora[]) : []
-    const hires = request.hires as { scale?: number } | undefined
-    form.hires = number(hires?.scale)
-    form.others = this.#others(request)
+    form.others = whole(others(request))
     if (request.model && catalogue.models.value?.some((each) => each.name === request.model)) form.model = request.model
     this.errors = {}
+  }
+
+  /** Become a request, whole, that begins from a picture or from none: what it does not say is as in a new form. */
+  become(request: Request, start: Start | null): void {
+    if (Array.isArray(request.prompt)) throw new Error('prompt is a list, and the form has a single one')
+    if (request.model && !catalogue.models.value?.some((each) => each.name === request.model))
+      throw new Error(`There is no model ${request.model}`)
+    this.clear()
+    this.take(request)
+    const { count = 1, sampler = '', spacing = '' } = request // other tools' names too, which the server understands
+    Object.assign(this.form, { start, count, sampler, spacing, others: whole(left(request)) })
   }
 
   takeReading(reading: Reading): void {
@@ -134,7 +208,7 @@ class Draft {
   fault(problem: unknown): boolean {
     if (!(problem instanceof ApiError) || !problem.field) return false
     const field = problem.field.split('.')[0] ?? problem.field
-    if (!FIELDS.has(field)) return false
+    if (!FIELDS.has(field) && !PLACED.includes(field)) return false
     this.errors = { [field]: problem.hint ? `${problem.message}. ${problem.hint}` : problem.message }
     return true
   }
@@ -144,17 +218,6 @@ class Draft {
     this.errors = {}
   }
 
-  /** What of a request has no place in this form and is not as it would be anyway. */
-  #others(request: Request): Record<string, unknown> {
-    const plain = (name: string, value: unknown) => JSON.stringify(PLAIN[name]) === JSON.stringify(value)
-    return Object.fromEntries(
-      Object.entries(request).filter(
-        ([name, value]) =>
-          value !== null && value !== undefined && !FIELDS.has(name) && !PASSING.includes(name) && !plain(name, value),
-      ),
-    )
-  }
-
   #known(name: string | undefined, names: string[] | undefined): string {
     return name && (!names || names.includes(name)) ? name : ''
   }
@@ -162,8 +225,21 @@ class Draft {
 
 const FIELDS = new Set([
   ...['prompt', 'negative_prompt', 'model', 'seed', 'steps', 'guidance', 'sampler', 'spacing', 'width', 'height'],
-  ...['count', 'image', 'strength', 'hires', 'loras'],
+  ...['count', 'image', 'strength', 'loras'],
 ])
+
+/** What of a request is said and is none of the form's own fields. */
+function left(request: Request): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(request).filter(([name, value]) => value !== null && value !== undefined && !FIELDS.has(name)),
+  )
+}
+
+/** The same without what belongs to one picture or is as it would be anyway. */
+function others(request: Request): Record<string, unknown> {
+  const plain = (name: string, value: unknown) => JSON.stringify(PLAIN[name]) === JSON.stringify(value)
+  return Object.fromEntries(Object.entries(left(request)).filter(([name, value]) => !PASSING.includes(name) && !plain(name, value)))
+}
 
 const GRID = 8 // px: one latent cell
 

@@ -1,8 +1,9 @@
 /** What can be done with a picture, from wherever it is shown. */
 
-import { ROOT, api } from '../api/client'
+import { api, fileOf } from '../api/client'
 import type { Picture, Request } from '../api/types'
-import { draft } from './draft.svelte'
+import { bitmap } from './bitmap'
+import { MASKED, draft, type Start } from './draft.svelte'
 import { attempt, notices } from './notices.svelte'
 import { route } from './route.svelte'
 import { session } from './session.svelte'
@@ -18,8 +19,7 @@ export async function requestOf(picture: Picture): Promise<Request> {
 /** A request for the whole of a picture that may have been made by a mask or a second pass. */
 function withoutMask(request: Request): Request {
   const whole = { ...request }
-  for (const name of ['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'masking', 'padding', 'hires', 'variation'])
-    delete whole[name]
+  for (const name of [...MASKED, 'hires', 'variation']) delete whole[name]
   return whole
 }
 
@@ -68,15 +68,22 @@ export const reuse = (picture: Picture) =>
   attempt(async () => {
     const request = await requestOf(picture)
     draft.take(request)
-    const { image: id, width, height } = request
-    draft.form.start =
-      id && !request.mask ? { id, url: `${ROOT}/uploads/${id}/file`, width: width ?? 0, height: height ?? 0 } : null
+    draft.form.start = request.image && !request.mask ? await startOf(request.image) : null
     route.go('create')
     notices.show('Settings and seed taken over')
   })
 
+/** A picture that a request names by its pixels, as one to begin from. */
+export async function startOf(id: string): Promise<Start> {
+  const { width, height } = await bitmap(fileOf(id))
+  return { id, url: fileOf(id), width, height }
+}
+
+/** A picture of the gallery as one to begin from or to steer by. */
+export const asStart = ({ sha256, width, height, file }: Picture): Start => ({ id: sha256, width, height, url: file })
+
 export function startFrom(picture: Picture): void {
-  draft.form.start = { id: picture.sha256, width: picture.width, height: picture.height, url: picture.file }
+  draft.form.start = asStart(picture)
   route.go('create')
 }
 
