@@ -47,6 +47,36 @@ def test_jobs_are_moved_cancelled_and_tried_again(own_server: Any, tab: Any) -> 
     expect(page.get_by_text("Nothing is waiting")).to_be_visible()
 
 
+def carry(page: Any, title: str, onto: str) -> None:
+    """Drag a waiting job by its grip onto another one."""
+    rows = page.get_by_role("region", name="Now and next").get_by_role("listitem")
+    grip = rows.filter(has_text=title).locator(".grip").bounding_box()
+    target = rows.filter(has_text=onto).bounding_box()
+    page.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(target["x"] + 20, target["y"] + target["height"] / 2, steps=6)
+    page.mouse.up()
+
+
+def test_jobs_are_dragged_to_another_place(own_server: Any, tab: Any) -> None:
+    page = tab(own_server, "#/queue")
+    submit(page, "the long one", steps=LONG)
+    for name in ("first", "second", "third", "fourth"):
+        submit(page, name)
+    prompts = page.get_by_role("region", name="Now and next").locator(".prompt")
+    expect(prompts).to_have_text(["the long one", "first", "second", "third", "fourth"])
+    expect(page.locator(".grip")).to_have_count(4)  # what runs has no other place
+    carry(page, "third", "first")
+    expect(prompts).to_have_text(["the long one", "third", "first", "second", "fourth"])
+    carry(page, "third", "second")
+    expect(prompts).to_have_text(["the long one", "first", "second", "third", "fourth"])
+    carry(page, "first", "fourth")  # to the end, which no job is behind
+    expect(prompts).to_have_text(["the long one", "second", "third", "fourth", "first"])
+    carry(page, "second", "second")
+    expect(prompts).to_have_text(["the long one", "second", "third", "fourth", "first"])
+    assert [job["title"] for job in ask(page, "/queue")["queued"]] == ["second", "third", "fourth", "first"]
+
+
 def test_what_failed_says_why_in_words(own_server: Any, tab: Any) -> None:
     page = tab(own_server, "#/queue")
     submit(page, "the long one", steps=LONG)

@@ -9,11 +9,16 @@ import { route } from './route.svelte'
 import { session } from './session.svelte'
 import { store } from './store.svelte'
 
-/** The request that made a picture, from its record. */
+/** The request that made a picture: its job's, which names pictures as they were handed in, or that of its record. */
 export async function requestOf(picture: Picture): Promise<Request> {
-  const record = picture.record ?? (await api.picture(picture.id)).record
-  const request = { ...(record?.request ?? { prompt: picture.prompt, width: picture.width, height: picture.height }) }
-  return { ...request, prompt: picture.prompt, seed: picture.seed, count: 1 }
+  const job = picture.job ? await api.job(picture.job).catch(() => null) : null // it may have been taken off the list
+  const record = job ? null : (picture.record ?? (await api.picture(picture.id)).record)
+  const { prompt, width, height } = picture
+  const request: Request = { ...(job?.request ?? record?.request ?? { width, height }), prompt, seed: picture.seed, count: 1 }
+  const variation = request.variation as { strength: number; seed?: string } | undefined
+  if (variation?.seed && variation.strength > 0)
+    request.variation = { ...variation, seed: String(BigInt(variation.seed) + BigInt(picture.index)) } // each has its own
+  return request
 }
 
 /** A request for the whole of a picture that may have been made by a mask or a second pass. */
