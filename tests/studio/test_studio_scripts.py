@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image, PngImagePlugin
 from playwright.sync_api import expect
+from studio_server import Server
 
 VECTORS = (
     "<script>hurt()</script>",
@@ -95,8 +96,6 @@ def hostile_home(folder: Path, payloads: list[str]) -> None:
 @pytest.fixture
 def hostile(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A server in such a home."""
-    from conftest import Server
-
     hostile_home(tmp_path, request.param)
     made = Server(tmp_path)
     made.start()

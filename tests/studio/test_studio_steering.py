@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 from studio_flows import PHONE, ask, draw, pixels, result
+from studio_server import Server
 
 from sfumato.controls.preprocess import preprocess
 from sfumato.fitting import crop_to_fill
@@ -58,8 +59,6 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def steered(networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server that has them."""
-    from conftest import Server
-
     made = Server(tmp_path_factory.mktemp("steered"))
     (made.folder / "home").mkdir()
     for file in networks.iterdir():
