@@ -75,6 +75,11 @@ def test_jobs_are_dragged_to_another_place(own_server: Any, tab: Any) -> None:
     carry(page, "second", "second")
     expect(prompts).to_have_text(["the long one", "second", "third", "fourth", "first"])
     assert [job["title"] for job in ask(page, "/queue")["queued"]] == ["second", "third", "fourth", "first"]
+    other = tab(own_server, "#/queue", beside=page)
+    shown = other.get_by_role("region", name="Now and next").locator(".prompt")
+    expect(shown).to_have_text(["the long one", "second", "third", "fourth", "first"])
+    carry(page, "first", "third")
+    expect(shown).to_have_text(["the long one", "second", "first", "third", "fourth"])  # in the other tab, too
 
 
 def test_what_failed_says_why_in_words(own_server: Any, tab: Any) -> None:

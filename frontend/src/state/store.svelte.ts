@@ -5,6 +5,7 @@ import { api } from '../api/client'
 import type { Job, Picture, Progress, State } from '../api/types'
 
 const ENDED: State[] = ['done', 'failed', 'cancelled']
+const SOON = 150 // ms after the last word of a change, before the order is asked for
 
 class Store {
   jobs = new SvelteMap<string, Job>()
@@ -13,6 +14,7 @@ class Store {
   previews = new SvelteMap<string, string>()
   /** Grows when a picture comes or goes, for the grids that hold only a part of all of them. */
   arrivals = $state(0)
+  #asking = 0
 
   running = $derived([...this.jobs.values()].filter((job) => job.state === 'running'))
   queued = $derived(
@@ -27,6 +29,11 @@ class Store {
     // answers and events cross: what has ended does not run again under the same attempt
     if (known && ENDED.includes(known.state) && !ENDED.includes(job.state) && job.attempt <= known.attempt) return
     if (known?.state === 'running' && job.state === 'queued' && job.attempt < known.attempt) return
+    if (known?.state === 'queued' && job.state === 'queued' && job.position === null) {
+      job = { ...job, position: known.position } // events do not know the order; it may be another
+      clearTimeout(this.#asking)
+      this.#asking = window.setTimeout(() => this.refresh().catch(() => undefined), SOON)
+    }
     this.jobs.set(job.id, job)
     for (const picture of job.pictures) this.picture(picture)
     if (ENDED.includes(job.state)) {
