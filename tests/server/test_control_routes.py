@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from sfumato.controls.preprocess import preprocess
 from sfumato.fitting import RESIZES
-from sfumato.request import PREPROCESSORS, ResizeMode, checked_options
+from sfumato.request import PREPROCESSORS, TASKS, ResizeMode, checked_options
 from sfumato.weights.locate import add_alias
 
 API = "/sfumato/v1"
@@ -84,11 +84,13 @@ def test_too_much_is_refused_in_words_and_not_by_the_servers_memory(shared: Test
 
 
 def test_the_preprocessors_are_those_of_a_request(shared: TestClient) -> None:
-    told = shared.get(f"{API}/preprocessors").json()["preprocessors"]
+    told = shared.get(f"{API}/preprocessors").json()
     found = {
-        each["name"]: {of["name"]: (of["default"], of["low"], of["high"]) for of in each["options"]} for each in told
+        each["name"]: {of["name"]: (of["default"], of["low"], of["high"]) for of in each["options"]}
+        for each in told["preprocessors"]
     }
     assert found == PREPROCESSORS
+    assert told["tasks"] == list(TASKS)
 
 
 def test_networks_are_listed_with_what_they_are_for(

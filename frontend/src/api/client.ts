@@ -1,6 +1,6 @@
 /** Calls of `/sfumato/v1`. Every failure is an `ApiError` whose words can be shown to a person. */
 
-import type { ControlFile, Job, Model, Named, Picture, Preprocessor, Queue, Reading, Request, Samplers } from './types'
+import type { ControlFile, Job, Model, Named, Picture, Preprocessors, Queue, Reading, Request, Samplers } from './types'
 import type { Sight, Style, System, Tokens, Upload, Vocabulary } from './types'
 
 export const ROOT = '/sfumato/v1'
@@ -82,7 +82,7 @@ function query(values: Record<string, string | number | boolean | null | undefin
 }
 
 export type Page<T extends string, V> = Record<T, V[]> & { next: string | null; total?: number }
-export type Listed = 'loras' | 'embeddings' | 'vaes' | 'upscalers' | 'controls' | 'preprocessors' | 'styles'
+export type Listed = 'loras' | 'embeddings' | 'vaes' | 'upscalers' | 'controls' | 'styles'
 export type PictureFilter = { search?: string; favourite?: boolean; deleted?: boolean; job?: string; limit?: number; cursor?: string | null }
 
 export const api = {
@@ -110,7 +110,7 @@ export const api = {
   models: () => call<{ models: Model[] }>('GET', '/models'),
   listed: async <T = Named>(what: Listed) => (await call<Record<string, T[]>>('GET', `/${what}`))[what] ?? [],
   controls: () => api.listed<ControlFile>('controls'),
-  preprocessors: () => api.listed<Preprocessor>('preprocessors'),
+  preprocessors: () => call<Preprocessors>('GET', '/preprocessors'),
   styles: () => api.listed<Style>('styles'),
   preprocess: async (sight: Sight) => (await answered('POST', '/preprocess', { json: sight }, {})).blob(),
   samplers: () => call<Samplers>('GET', '/samplers'),

@@ -37,6 +37,7 @@ export type Control = Acting & {
   preprocessor: string
   mode: string
   resize: string
+  task?: string
   options: Record<string, number>
 }
 export type ImagePrompt = Acting & { images: string[]; encoder?: string; mask?: string }
@@ -120,6 +121,8 @@ export type Model = {
 export type Samplers = { samplers: { name: string; title: string }[]; spacings: string[] }
 export type Named = { name: string; source: string; size_bytes: number | null }
 export type ControlFile = Named & { role: 'control' | 'image_prompt' }
+/** What a picture can be turned into, and what a network for several kinds of pictures can be told that it sees. */
+export type Preprocessors = { preprocessors: Preprocessor[]; tasks: string[] }
 export type Preprocessor = { name: string; options: { name: string; default: number; low: number; high: number }[] }
 export type Style = { name: string; prompt: string; negative_prompt: string }
 /** A picture that a control network is to see. */

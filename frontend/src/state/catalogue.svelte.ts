@@ -1,7 +1,7 @@
 /** What the server offers and seldom changes: models, samplers, the embedded model's words, its own state. */
 
 import { api } from '../api/client'
-import type { ControlFile, Model, Named, Preprocessor, Samplers, Style, System, Vocabulary } from '../api/types'
+import type { ControlFile, Model, Named, Preprocessors, Samplers, Style, System, Vocabulary } from '../api/types'
 
 class Resource<T> {
   value = $state<T | null>(null)
@@ -35,7 +35,7 @@ class Catalogue {
   vaes = new Resource<Named[]>(() => api.listed('vaes'))
   upscalers = new Resource<Named[]>(() => api.listed('upscalers'))
   controls = new Resource<ControlFile[]>(api.controls)
-  preprocessors = new Resource<Preprocessor[]>(api.preprocessors)
+  preprocessors = new Resource<Preprocessors>(api.preprocessors)
   styles = new Resource<Style[]>(api.styles)
 
   async load(): Promise<void> {

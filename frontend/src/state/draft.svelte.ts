@@ -65,6 +65,8 @@ export const MORE = [
   ...['dynamic_thresholding'],
 ]
 const PLACED = ['hires', 'styles', 'controls', 'image_prompts', 'regions', ...MORE]
+/** Of a start picture alone, and refused without one. */
+const OF_START = ['resize_mode', 'strength_rule']
 /** What steers a picture wherever it is drawn, and how it is called in a sentence. */
 export const STEERING = {
   steps: 'steps',
@@ -169,6 +171,7 @@ class Draft {
     }
     for (const name of ['sampler', 'spacing'] as const) if (form[name]) request[name] = form[name]
     if (form.start) Object.assign(request, { image: form.start.id, strength: form.strength })
+    else for (const name of OF_START) delete request[name] // they wait for the next one
     return request
   }
 

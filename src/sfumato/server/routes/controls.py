@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import Field
 
-from sfumato.request import PREPROCESSORS, SIDE_RANGE, ResizeMode
+from sfumato.request import PREPROCESSORS, SIDE_RANGE, TASKS, ResizeMode
 from sfumato.server.control_files import role_of
 from sfumato.server.routes.parts import PROBLEMS, Asked, Responses
 from sfumato.server.values import Value
@@ -52,9 +52,10 @@ class Preprocessor(Value):
 
 
 class Preprocessors(Value):
-    """What a control's `preprocessor` may be."""
+    """What a control's `preprocessor` may be, and its `task`."""
 
     preprocessors: list[Preprocessor]
+    tasks: list[str]
 
 
 class Sight(Value):
@@ -82,7 +83,7 @@ def preprocessors() -> Preprocessors:
     for name, options in PREPROCESSORS.items():
         numbers = [Option(name=each, default=of, low=low, high=high) for each, (of, low, high) in options.items()]
         made.append(Preprocessor(name=name, options=numbers))
-    return Preprocessors(preprocessors=made)
+    return Preprocessors(preprocessors=made, tasks=list(TASKS))
 
 
 @router.post("/preprocess", response_class=Response, responses=PNG)
