@@ -19,6 +19,7 @@ ARROWS: dict[str, set[str]] = {
         "events": "request",
         "metadata": "request",
         "allocator": "",
+        "confined": "",
         "opening": "",
         "fitting": "",
         "images": "fitting opening",
@@ -33,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
         "text": "nn diffusion.denoiser request",
         # what a family is and how weights are hashed lies below the model; how a model is read and written, above it
         "model": "nn text diffusion request weights.families weights.hashing",
-        "weights": "nn text diffusion model request",
+        "weights": "confined nn text diffusion model request",
         # networks beside the model's and the pictures that they see: in a run they are a part of the conditioning
         "controls": "nn text images metadata request model",
         "admission": "request wording text",  # before a weight is read, and so without torch
@@ -62,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
         # whether a model has the masking that is asked for, before anything is drawn
         "evaluate": "generation guides operations events scenes request model images",
         # the process that answers HTTP: the torch-free half of the house, and of the worker only its process
-        "server": "admission request wording controls.preprocess metadata opening text.networks text.tokenizer"
+        "server": "admission confined request wording controls.preprocess metadata opening text.networks text.tokenizer"
         " text.prompt text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
         " weights.registry weights.titles weights.header fitting scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
@@ -88,6 +89,7 @@ TORCH_FREE = (
 )
 TORCH_FREE += (
     "admission",
+    "confined",
     "wording",
     "batch.rows",
     "fitting",

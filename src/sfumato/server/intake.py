@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sfumato.confined import environment, program
 from sfumato.server.decode import PIXELS, SIDE
 from sfumato.server.png import CHANNELS, encode
 from sfumato.server.problems import Problem
 from sfumato.weights.writing import flush
 
-PROGRAM = (sys.executable, "-P", "-s", "-m", "sfumato.server.decode")
-PACKAGE = str(Path(__file__).parents[2])  # all that the child imports from, beside what is installed
 AT_ONCE = 2  # children; each may take a gibibyte for a moment
 LINE = 2**20  # bytes of what a child says before the pixels
 
@@ -65,11 +63,11 @@ class Intake:
 
     def _decode(self, content: bytes, arguments: tuple[str, ...]) -> Decoded:
         child = subprocess.Popen(  # noqa: S603 - our own program
-            (*PROGRAM, *arguments),
+            program("sfumato.server.decode", *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.defpath, "PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1"},
+            env=environment(),
             cwd="/",
         )
         assert child.stdin is not None and child.stdout is not None

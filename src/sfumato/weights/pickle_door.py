@@ -6,14 +6,13 @@ changed one is not mistaken. Everything in the cache may be deleted; it is made 
 
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from sfumato.confined import environment, program
 from sfumato.errors import ModelFileError, OutputError, UnsafeCheckpointError
 from sfumato.weights.hashing import hash_file
 from sfumato.weights.header import Header, describe_foreign, read_header
@@ -83,13 +82,10 @@ def check_room(path: Path, target: Path) -> None:
 
 def run_child(path: Path, target: Path) -> None:
     """Convert a file in a process of its own, which has little memory and time and inherits nothing."""
-    package = Path(__file__).parents[2]
-    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
-    command = [sys.executable, "-P", "-s", "-m", "sfumato.weights.pickle_child", str(path.resolve()), str(target)]
     try:
         done = subprocess.run(  # noqa: S603  # our own interpreter and module
-            command,
-            env={**kept, "PYTHONPATH": str(package), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            program("sfumato.weights.pickle_child", str(path.resolve()), str(target)),
+            env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=2 * GRACE + path.stat().st_size / SLOWEST,
