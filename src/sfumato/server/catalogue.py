@@ -43,6 +43,7 @@ class Catalogue:
         self._read_tokenizers: dict[str, Tokenizer] = {}
         self._settled = threading.Event()
         self._known: tuple[float, dict[str, Known]] = (0.0, {})
+        self._states: dict[Known, str] = {}
 
     def start(self) -> None:
         """Take what is remembered, and bring it up to date beside everything else."""
@@ -62,7 +63,7 @@ class Catalogue:
         looked, found = self._known
         if time.monotonic() - looked > 1 or not found:
             found = {each.name: each for each in known_models()}
-            self._known = (time.monotonic(), found)
+            self._known, self._states = (time.monotonic(), found), {}
         return found
 
     def default(self) -> str | None:
@@ -142,7 +143,7 @@ class Catalogue:
             self._settled.set()
 
     def _ask(self, names: Sequence[str], seconds: float) -> None:
-        states = {name: state_of(self.known()[name]) for name in names}
+        states = {name: self._state(self.known()[name]) for name in names}
         command = [*self._settings.program, "describe", str(self._tokenizers), *names]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
             watch = threading.Timer(seconds, child.kill)
@@ -175,7 +176,14 @@ class Catalogue:
     def _fresh(self, known: Known) -> Card | None:
         with self._lock:
             state, card = self._cards.get(known.name, ("", {}))
-        return card if card and state == state_of(known) else None
+        return card if card and state == self._state(known) else None
+
+    def _state(self, known: Known) -> str:
+        """That of its files, looked at anew whenever what can be named is."""
+        states = self._states
+        if known not in states:
+            states[known] = state_of(known)
+        return states[known]
 
 
 def meant(name: str, known: Collection[str]) -> str | None:

@@ -6,8 +6,10 @@ attempt, or by another boot of the server, changes nothing.
 
 import json
 import sqlite3
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from sfumato.server.problems import Problem
@@ -194,23 +196,32 @@ def get(connection: Connection, id: str) -> Row:
 
 
 def waiting(connection: Connection) -> list[Row]:
-    """The queued jobs in the order in which they will run, if none is added: the rule of `claim`, played through."""
-    rows = connection.execute("SELECT * FROM jobs WHERE state = 'queued' ORDER BY priority DESC, place").fetchall()
+    """The queued jobs in the order in which they will run, if none is added."""
+    rows = {row["id"]: row for row in connection.execute("SELECT * FROM jobs WHERE state = 'queued'")}
+    return [rows[id] for id in order(connection)]
+
+
+def order(connection: Connection) -> list[str]:
+    """The ids of the queued jobs in the order in which they will run: the rule of `claim`, played through."""
     turns = dict(connection.execute("SELECT client, turn FROM turns").fetchall())
     last = max(turns.values(), default=0)
-    ordered: list[Row] = []
-    for priority in sorted({row["priority"] for row in rows}, reverse=True):
-        of_client: dict[str, list[Row]] = {}
-        for row in rows:
-            if row["priority"] == priority:
-                of_client.setdefault(row["client"], []).append(row)
-        while of_client:
-            client = min(of_client, key=lambda each: (turns.get(each, 0), of_client[each][0]["place"]))
-            ordered.append(of_client[client].pop(0))
+    of_priority: dict[int, dict[str, deque[tuple[float, str]]]] = {}
+    for id, client, priority, place in connection.execute(
+        "SELECT id, client, priority, place FROM jobs WHERE state = 'queued' ORDER BY priority DESC, place"
+    ):
+        of_priority.setdefault(priority, {}).setdefault(client, deque()).append((place, id))
+    ordered: list[str] = []
+    for of_client in of_priority.values():
+        next_ones = [(turns.get(client, 0), *jobs[0], client) for client, jobs in of_client.items()]
+        heapify(next_ones)
+        while next_ones:
+            *_, id, client = heappop(next_ones)
+            ordered.append(id)
+            of_client[client].popleft()
             last += 1
             turns[client] = last
-            if not of_client[client]:
-                del of_client[client]
+            if of_client[client]:
+                heappush(next_ones, (last, *of_client[client][0], client))
     return ordered
 
 
