@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -65,7 +66,7 @@ class Server(uvicorn.Server):
                 host, port = each.getsockname()[:2]
                 self._ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None = None) -> None:
         """The first signal: claim no more, let the running job end. The second: give it back now."""
         self._signals += 1
         if self._signals == 1:
@@ -81,7 +82,10 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, ready: Callable[[str], None] = lambda address: None) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is called with the address. Raises SfumatoError."""
+    """Serve until SIGTERM or Ctrl-C, which nothing else hears then; `ready` is called with the address.
+
+    Raises SfumatoError.
+    """
     check(settings)
     listener = listen(settings)
     try:
@@ -105,4 +109,7 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda address: Non
         http="h11",
     )
     server = Server(config, service, ready)
+    if threading.current_thread() is threading.main_thread():
+        for wanted in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(wanted, server.handle_exit)  # for good: one more, while it ends, must not change how it ends
     asyncio.run(server.serve(sockets=[listener]))
