@@ -282,14 +282,15 @@ def test_a_disk_that_is_full_at_any_moment_stops_nothing_for_good(tmp_path: Path
     fill_up(tmp_path, [kilobytes for kilobytes in range(0, 640, 10)])
 
 
-def fill_up(tmp_path: Path, budgets: list[int]) -> None:
-    """In a file system of 24 MiB, leave so many KiB, ask for pictures and uploads; then make room again."""
+@contextlib.contextmanager
+def small_disk(tmp_path: Path, **limits: int) -> Iterator[tuple[Running, Path]]:
+    """A server in a file system of 24 MiB, and that from outside."""
     data = tmp_path / "data"
     data.mkdir()
     launch = (
         f'mount -t tmpfs -o size=24m tmpfs {data} && exec {sys.executable} {Path(__file__).with_name("launch.py")} "$0"'
     )
-    settings = json.dumps({"data": str(data / "server"), "limits": {"reserve": 0}})
+    settings = json.dumps({"data": str(data / "server"), "limits": {"reserve": 0, **limits}})
     command = ["unshare", "-rm", "sh", "-c", launch, settings]  # each becomes the next: one process
     server = Running.__new__(Running)
     server.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -299,12 +300,26 @@ def fill_up(tmp_path: Path, budgets: list[int]) -> None:
     inside = Path(f"/proc/{server.process.pid}/root{data}")
     try:
         assert shutil.disk_usage(inside).total == 24 * 2**20  # and not the disk of this machine
+        yield server, inside
+    finally:
+        server.process.terminate()
+        server._reap()
+
+
+def fill(inside: Path, budget: int) -> None:
+    """Leave so many KiB."""
+    free = shutil.disk_usage(inside).free
+    with contextlib.suppress(OSError), open(inside / "filler", "wb") as filler:
+        filler.write(bytes(max(free - budget * 1024, 0)))
+        filler.write(bytes(4096 * (budget == 0)))
+
+
+def fill_up(tmp_path: Path, budgets: list[int]) -> None:
+    """Leave so many KiB, ask for pictures and uploads; then make room again."""
+    with small_disk(tmp_path, spare=0) as (server, inside):
         done = until(server, submit(server, "before", width=64, height=64), "done")
         for budget in budgets:
-            free = shutil.disk_usage(inside).free
-            with contextlib.suppress(OSError), open(inside / "filler", "wb") as filler:
-                filler.write(bytes(max(free - budget * 1024, 0)))
-                filler.write(bytes(4096 * (budget == 0)))
+            fill(inside, budget)
             ids = []
             for number in range(3):
                 answer = server.http.post(
@@ -324,9 +339,25 @@ def fill_up(tmp_path: Path, budgets: list[int]) -> None:
                 assert job["state"] == "done" or job["error"]["code"] == "disk.full", job
         shutil.copytree(inside / "server", tmp_path / "copy")
         inspect(tmp_path / "copy", set())
-    finally:
-        server.process.terminate()
-        server._reap()
+
+
+@pytest.mark.skipif(not may_mount(), reason="a file system of one's own needs user namespaces")
+def test_what_a_full_disk_ended_is_recorded_while_it_is_full(tmp_path: Path) -> None:
+    with small_disk(tmp_path, spare=2**20) as (server, inside):
+        id = submit(server, "a slow house", steps=20, width=256, height=256)
+        until(server, id, "running")
+        spare = inside / "server" / "spare"
+        assert spare.stat().st_size == 2**20
+        fill(inside, 0)
+        job = until(server, id, "failed")
+        assert job["error"]["code"] == "disk.full"
+        assert not spare.exists() and (inside / "filler").exists()
+        (inside / "filler").unlink()
+        assert until(server, submit(server, "after"), "done")["pictures"]
+        deadline = time.monotonic() + 5.0 * LOADED
+        while not spare.exists():  # it is kept again once there is room for twice as much
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 JOB_ROW = """

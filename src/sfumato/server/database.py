@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from sfumato.errors import SfumatoError
 from sfumato.server.schema import MIGRATIONS
+from sfumato.server.spare import Spare
 from sfumato.weights.writing import flush
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ def migrate(connection: sqlite3.Connection, path: Path, *, new: bool) -> None:
 class Database:
     """Runs changes in a thread of its own and reads in the caller's. Every method may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spare: Spare | None = None) -> None:
+        self._spare = spare or Spare(path.with_name("spare"), 0)
         self.connection = open_database(path)
         self._lock = threading.Lock()
         self._door = threading.Lock()  # not the other, which a flush of the disk holds
@@ -112,6 +114,15 @@ class Database:
                 raise DataFolderError("the server's database is closed; nothing more is kept")
             self._waiting.put((change, future))
         return future.result()
+
+    def record(self, change: Change[T]) -> T:
+        """As `change`, for what has happened and must be kept: where there is no room, the spare's is used up."""
+        try:
+            return self.change(change)
+        except DiskFullError:
+            if not self._spare.let_go():
+                raise
+            return self.change(change)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

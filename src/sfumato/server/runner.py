@@ -16,6 +16,7 @@ from sfumato.server.gallery import Folders
 from sfumato.server.problems import plain
 from sfumato.server.process import WorkerProcess
 from sfumato.server.settings import Settings
+from sfumato.server.spare import Spare
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,10 @@ class Watcher(Protocol):
 class Runner:
     """Draws one job after the other. `stop` and `wake` may be called from any thread."""
 
-    def __init__(self, settings: Settings, database: Database, folders: Folders, boot: str, watcher: Watcher) -> None:
-        self._settings, self._database, self._folders = settings, database, folders
+    def __init__(
+        self, settings: Settings, database: Database, folders: Folders, spare: Spare, boot: str, watcher: Watcher
+    ) -> None:
+        self._settings, self._database, self._folders, self._spare = settings, database, folders, spare
         self._boot, self._watcher = boot, watcher
         self._more = threading.Event()
         self._stopping: float | None = None  # when the running job must be over
@@ -101,6 +104,7 @@ class Runner:
             self._pause(min(0.5 * 2 ** min(self._failures, 10), LONGEST))  # it is not asked in a hurry
             return
         self._failures = 0
+        self._spare.keep()
         row = self._patiently(lambda: self._claim())
         if row is None:
             self._wait()
@@ -295,7 +299,7 @@ class Run:
                 return None
             return gallery.add_picture(connection, self._id, about, file, now, keep=self._keep)
 
-        row = self._runner._patiently(lambda: self._runner._database.change(commit))
+        row = self._runner._patiently(lambda: self._runner._database.record(commit))
         if row is not None:
             self._runner._watcher.drawn(row)
 
@@ -308,7 +312,7 @@ class Run:
     def _finish(self, state: str, *, error: dict[str, Any] | None = None, result: dict[str, Any] | None = None) -> None:
         self.over = True
         row = self._runner._patiently(
-            lambda: self._runner._database.change(
+            lambda: self._runner._database.record(
                 lambda connection: jobs.end(
                     connection,
                     self._id,
@@ -328,7 +332,7 @@ class Run:
         self.over = True
         most = self._runner._settings.limits.attempts
         row = self._runner._patiently(
-            lambda: self._runner._database.change(
+            lambda: self._runner._database.record(
                 lambda connection: jobs.give_back(
                     connection, self._id, self._attempt, self._runner._boot, time.time(), counted=counted, most=most
                 )

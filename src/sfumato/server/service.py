@@ -28,6 +28,7 @@ from sfumato.server.queue import NewJob
 from sfumato.server.resident import memory
 from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
+from sfumato.server.spare import Spare
 from sfumato.server.texts import picture_ids
 from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress
 from sfumato.server.views import file_of, job_of, model_of, moment, picture_of
@@ -48,12 +49,13 @@ class Service(Album):
         self._handle = hold(settings.data)
         self.folders = Folders(settings.data)
         self.folders.make()
-        self.database = Database(settings.data / "sfumato.sqlite")
         limits = settings.limits
+        spare = Spare(settings.data / "spare", limits.spare)
+        self.database = Database(settings.data / "sfumato.sqlite", spare)
         self.broker = Broker(limits.events, limits.backlog)
         self.intake = Intake(self.folders.uploads, limits.decode)
         self.catalogue = Catalogue(settings, self.folders.tokenizers, self.database, self._models_changed)
-        self.runner = Runner(settings, self.database, self.folders, self.boot, self)
+        self.runner = Runner(settings, self.database, self.folders, spare, self.boot, self)
         self._moments: dict[str, dict[str, dict[str, Any]]] = {}  # of running jobs: the last progress and preview
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ class Service(Album):
     def start(self) -> None:
         """Put the house in order after whatever happened, and begin to work."""
         now, most = time.time(), self.settings.limits.attempts
-        for row in self.database.change(lambda connection: jobs.recover(connection, self.boot, now, most=most)):
+        for row in self.database.record(lambda connection: jobs.recover(connection, self.boot, now, most=most)):
             log.warning("job %s was interrupted; it is %s now", row["id"], row["state"])
         with self.database.reading() as connection:
             known = {file for (file,) in connection.execute("SELECT file FROM pictures")}
@@ -109,10 +111,11 @@ class Service(Album):
         stated = json.dumps([given, title, priority, keep, retry_of], sort_keys=True, default=str).encode()
         body = hashlib.sha256(stated).hexdigest() if key else None
         scoped = f"{api} {client} {key}" if key else None
-        with self.database.reading() as connection:
-            found = jobs.known(connection, scoped, body)
-        if found is not None:
-            return self._job(found)
+        if scoped is not None:
+            with self.database.reading() as connection:
+                found = jobs.known(connection, scoped, body)
+            if found is not None:
+                return self._job(found)
         for field, content in (uploads or {}).items():
             given[field] = self.add_upload(content).id
         resolved, work = accept(Request.from_dict(given), self.catalogue, self._size_of)
@@ -181,7 +184,8 @@ class Service(Album):
         row = self.database.change(
             lambda connection: jobs.add(connection, new, now, most=limits.queue, most_of_client=limits.client_queue)
         )
-        job = self._job(row)
+        # a new job has no pictures, and to look would be to wait for the next commit
+        job = job_of(row, [], None, None) if row["id"] == new.id else self._job(row)
         self.broker.publish("job", job.model_dump(), job.id)
         self.runner.wake()
         return job
@@ -377,13 +381,13 @@ class Service(Album):
                 for picture in found:
                     of_jobs[picture["job"]].append(picture_of(picture))
             queued = positions and any(row["state"] == "queued" for row in rows)
-            order = [row["id"] for row in jobs.waiting(connection)] if queued else []
+            order = {id: place for place, id in enumerate(jobs.order(connection), 1)} if queued else {}
         return [
             job_of(
                 row,
                 of_jobs[row["id"]],
                 self.progress(row["id"]),
-                order.index(row["id"]) + 1 if row["id"] in order else None,
+                order.get(row["id"]),
             )
             for row in rows
         ]

@@ -14,7 +14,8 @@ class Limits:
     """What one server takes at most; times in seconds, sizes in bytes.
 
     `queue` and `client_queue` count queued jobs, `rate` and `burst` posts of one client a second.
-    `reserve` is kept free on the disk; `backlog` is what may wait for a client that reads events slowly.
+    `reserve` is kept free on the disk, and `spare` in a file that is let go of when it is full all the same;
+    `backlog` is what may wait for a client that reads events slowly.
     """
 
     body: int = MEBIBYTE
@@ -36,6 +37,7 @@ class Limits:
     events: int = 4096  # that are kept for those who come back
     connections: int = 1024
     reserve: int = 64 * MEBIBYTE
+    spare: int = 16 * MEBIBYTE
 
 
 def default_data() -> Path:
