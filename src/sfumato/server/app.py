@@ -23,6 +23,7 @@ from sfumato.server.service import Service
 from sfumato.server.views import PREFIX
 
 CODES = {404: "route.unknown", 405: "method", 400: "request.form", 406: "accept"}
+DETAILS = {404: "there is nothing at this path", 405: "this path does not take this method"}
 
 
 def make_app(service: Service) -> ASGIApp:
@@ -57,7 +58,7 @@ def make_api(service: Service) -> FastAPI:
     api.include_router(status.router)
     api.router.routes.extend([*A1111(service).routes(), *OpenAI(service).routes()])
     api.openapi = with_request(api.openapi)  # type: ignore[method-assign]  # FastAPI's own way to change a schema
-    api.mount("/", page(api))
+    api.mount("/", page(api, answer))
     return api
 
 
@@ -79,7 +80,7 @@ def told(error: Exception) -> Exception:
         return Problem(422, "request.shape", f"{field}: {first['msg']}", field=field)
     if isinstance(error, HTTPException):
         code = CODES.get(error.status_code, "request")
-        return Problem(error.status_code, code, str(error.detail))
+        return Problem(error.status_code, code, DETAILS.get(error.status_code, str(error.detail)))
     return error
 
 

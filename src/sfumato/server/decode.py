@@ -76,19 +76,17 @@ def magic(content: bytes) -> str | None:
 def size_of(content: bytes, kind: str) -> tuple[int, int] | None:
     """Width and height from the header alone; None if it cannot be read."""
     import io
-    import warnings
 
     from PIL import Image
 
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own is the tighter one, and tells the size
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the tighter one
-            with Image.open(io.BytesIO(content), formats=(kind,)) as opened:
-                return opened.size
-    except Image.DecompressionBombError:
-        return SIDE + 1, SIDE + 1
+        with Image.open(io.BytesIO(content), formats=(kind,)) as opened:
+            return opened.size
     except Exception:  # a decoder may raise anything on a damaged file
         return None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def reading(content: bytes, kind: str) -> dict[str, Any] | None:

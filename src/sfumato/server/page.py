@@ -5,12 +5,14 @@ None of it loads anything from elsewhere.
 
 import html
 import mimetypes
+from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -30,6 +32,9 @@ PLAIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>sfumato</
 <li>From Python: <code>sfumato.Client("http://127.0.0.1:7860")</code></li></ul></html>"""
 
 
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
 class Files(StaticFiles):
     """The built page: what has its hash in its name is kept for ever, the rest is asked for anew."""
 
@@ -47,8 +52,8 @@ def studio() -> Path | None:
     return folder if (folder / "index.html").is_file() else None
 
 
-def page(api: FastAPI) -> Starlette:
-    """What is at `/`."""
+def page(api: FastAPI, answer: Handler) -> Starlette:
+    """What is at `/`; `answer` says what is wrong."""
     mimetypes.add_type("text/javascript", ".js")  # some systems' tables call it text/plain
     folder = studio()
 
@@ -66,7 +71,7 @@ def page(api: FastAPI) -> Starlette:
     routes.append(
         Route("/", plain) if folder is None else Mount("/", GZipMiddleware(Files(directory=folder, html=True)))
     )
-    return Starlette(routes=routes)
+    return Starlette(routes=routes, exception_handlers={HTTPException: answer})
 
 
 def documentation(document: dict[str, Any]) -> str:

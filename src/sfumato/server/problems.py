@@ -104,7 +104,8 @@ def as_problem(error: Exception) -> Problem:
     for kind, status, code, hint in TABLE:
         if isinstance(error, kind):
             field = error.field if isinstance(error, RequestError) else None
-            whole = f"request.{field}" if code == "request" and field and field.isidentifier() else code
+            named = field.partition(".")[0] if field else ""  # of a part's field, the part
+            whole = f"request.{named}" if code == "request" and named.isidentifier() else code
             return Problem(status, whole, plain(str(error)) or "it failed", field=field, hint=hint)
     return Problem(500, "internal", "something went wrong that should not; the server's log says more")
 

@@ -109,7 +109,15 @@ def serve(settings: Settings, ready: Callable[[str], None] = lambda address: Non
         http="h11",
     )
     server = Server(config, service, ready)
+    hear(server.handle_exit)
+    try:
+        asyncio.run(server.serve(sockets=[listener]))
+    finally:
+        hear(signal.SIG_IGN)  # for good: one more, while the interpreter ends, must not change how it ends
+
+
+def hear(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    """What is done at a signal to stop, where signals are heard: in the main thread."""
     if threading.current_thread() is threading.main_thread():
         for wanted in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(wanted, server.handle_exit)  # for good: one more, while it ends, must not change how it ends
-    asyncio.run(server.serve(sockets=[listener]))
+            signal.signal(wanted, handler)
