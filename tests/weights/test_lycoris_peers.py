@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sfumato.model import Model
 from sfumato.nn.change import changeable
+from sfumato.nn.orthogonal import ButterflyInputs
 from sfumato.request import Lora
 from sfumato.weights.describe import describe
 from sfumato.weights.load import load
@@ -23,6 +24,7 @@ with warnings.catch_warnings():
     import peft
     from lycoris.modules.boft import ButterflyOFTModule
     from lycoris.modules.diag_oft import DiagOFTModule
+    from lycoris.modules.glora import GLoRAModule
     from lycoris.modules.ia3 import IA3Module
     from lycoris.modules.locon import LoConModule
     from lycoris.modules.loha import LohaModule
@@ -53,6 +55,7 @@ KINDS: dict[str, tuple[type, dict[str, Any]]] = {
     "oft-scaled": (DiagOFTModule, {"lora_dim": 4, "rescaled": True}),
     "boft": (ButterflyOFTModule, {"lora_dim": 4}),
     "boft-scaled": (ButterflyOFTModule, {"lora_dim": 4, "rescaled": True}),
+    "glora": (GLoRAModule, {"lora_dim": 3, "alpha": 2}),
     "ia3": (IA3Module, {}),
     "ia3-inputs": (IA3Module, {"train_on_input": True}),
 }
@@ -160,6 +163,29 @@ def test_adapters_of_all_kinds_add_up_in_any_order(model: Model, tmp_path: Path)
     torch.testing.assert_close(together, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_a_butterfly_of_several_levels_is_pefts_product_of_matrices(levels: int) -> None:
+    """Without CUDA peft makes one level alone; its own permutations and rotations say what more are."""
+    from peft.tuners.boft.layer import BOFTLayer
+
+    count, size, outputs = 8, 4, 6
+    inputs = count * size
+    generator = torch.Generator().manual_seed(levels)
+    blocks = torch.randn(levels, count, size, size, generator=generator, dtype=torch.float64)
+    scale = torch.rand(outputs, 1, generator=generator, dtype=torch.float64)
+    weight = torch.randn(outputs, inputs, generator=generator, dtype=torch.float64)
+    whole = torch.eye(inputs, dtype=torch.float64)
+    for level in range(levels):
+        order = BOFTLayer.block_butterfly_perm(None, inputs, count // 2**level, size // 2, levels - 1)
+        shuffle = BOFTLayer.perm2mat(None, order).double()
+        skew = (blocks[level] - blocks[level].mT) / 2
+        one = torch.eye(size, dtype=torch.float64)
+        turns = torch.linalg.solve(one + skew, one - skew, left=False)  # peft's cayley_batch
+        whole = shuffle @ torch.block_diag(*turns) @ shuffle.T @ whole
+    expected = (whole @ weight.T).T * scale
+    assert difference(ButterflyInputs(blocks, scale).changed(weight), expected) < 1e-12
+
+
 @pytest.mark.parametrize("kind", ["loha", "lokr", "oft", "ia3", "dora"])
 def test_a_file_says_what_it_is(model: Model, tmp_path: Path, kind: str) -> None:
     path, layer = layer_of(model, "attn1.to_q")
@@ -189,6 +215,9 @@ PEFT: dict[str, Callable[[], Any]] = {
     "oft-exact": lambda: peft.OFTConfig(r=0, oft_block_size=4, use_cayley_neumann=False, target_modules=TARGETS),
     "oft-shared": lambda: peft.OFTConfig(r=0, oft_block_size=4, block_share=True, target_modules=TARGETS),
     "oft-convolutions": lambda: peft.OFTConfig(r=0, oft_block_size=4, target_modules=CONVOLUTIONS),
+    "boft": lambda: peft.BOFTConfig(boft_block_size=4, target_modules=TARGETS),
+    "boft-blocks": lambda: peft.BOFTConfig(boft_block_size=0, boft_block_num=2, target_modules=TARGETS),
+    "boft-convolutions": lambda: peft.BOFTConfig(boft_block_size=4, target_modules=CONVOLUTIONS),
     "ia3": lambda: peft.IA3Config(target_modules=TARGETS, feedforward_modules=["ff.net.0.proj"]),
     "ia3-convolutions": lambda: peft.IA3Config(target_modules=CONVOLUTIONS, feedforward_modules=["proj_in"]),
 }
@@ -210,7 +239,7 @@ def test_what_peft_saves_does_here_what_it_does_there(
     x, timestep = torch.randn(1, 4, 8, 8, generator=generator), torch.tensor([501.0])
     context = torch.randn(1, 5, model.unet.config.cross_attention_dim, generator=generator)
     changed = with_loras(model, [Lora(str(tmp_path))])
-    if kind == "oft-convolutions":  # beside a padded convolution peft does something else than merged into it
+    if kind.endswith("oft-convolutions"):  # beside a padded convolution peft does something else than merged into it
         network.merge_adapter()
     with torch.no_grad():
         theirs = network(x, timestep, context).sample

@@ -99,6 +99,41 @@ class Tucker(Added):
 
 
 @dataclass(frozen=True)
+class Generalised(KeepsBias):
+    """GLoRA: W becomes W + scale * (W A + B), with A = a1 a2 over its inputs and B = b1 b2, both of low rank.
+
+    `a1` [in, r], `a2` [r, in], `b1` [out, r], `b2` [r, in] or [r, in, k, k], those of convolutions with 1x1 behind.
+    Chavan et al. 2023.
+    """
+
+    a1: Tensor
+    a2: Tensor
+    b1: Tensor
+    b2: Tensor
+    scale: float
+
+    def __post_init__(self) -> None:
+        four = (self.a1, self.a2, self.b1, self.b2)
+        demand(all(each.ndim in (2, 4) for each in four), "matrices or convolutions", *four)
+        inputs = self.b2.shape[1]
+        right = self.a1.shape[0] == self.a2.shape[1] == inputs and self.a1.shape[1] == self.a2.shape[0]
+        narrow = all(size == 1 for each in four[:3] for size in each.shape[2:])
+        demand(right and narrow and self.b1.shape[1] == self.b2.shape[0], "two pairs of low rank", *four)
+
+    def fits(self, layer: Changeable) -> bool:
+        """Are A and B for a weight of this shape?"""
+        shape = tuple(layer.weight.shape)
+        whole = (self.b1.shape[0], *self.b2.shape[1:])
+        return len(shape) > 1 and flat(whole) == flat(shape) and self.b2.shape[1] == shape[1]
+
+    def changed(self, weight: Tensor) -> Tensor:
+        """W + scale * (W A + B)."""
+        a1, a2, b1, b2 = (each.to(weight).flatten(1) for each in (self.a1, self.a2, self.b1, self.b2))
+        inside = torch.einsum("oi...,ir,rj->oj...", weight, a1, a2)
+        return weight + (inside + (b1 @ b2).view(weight.shape)) * self.scale
+
+
+@dataclass(frozen=True)
 class Pair:
     """A matrix [out, in] of low rank, a [out, r] times b [r, in]; with a core [r, r, k, k] a kernel, a and b [r, n]."""
 

@@ -121,6 +121,50 @@ class Butterfly(KeepsBias):
         return _rescaled(rows.reshape(weight.shape), self.rescale)
 
 
+@dataclass(frozen=True)
+class ButterflyInputs(KeepsBias):
+    """BOFT as peft has it: inputs turned in blocks [m, n, b, b], m times over, and each output scaled.
+
+    Level i turns, in each 2^i blocks, what lies an even number of half blocks from their beginning before what lies an
+    odd one. `scale` has a number for each output.
+    """
+
+    blocks: Tensor
+    scale: Tensor
+
+    def __post_init__(self) -> None:
+        levels, count, size, other = self.blocks.shape if self.blocks.ndim == 4 else (0, 0, 1, 0)
+        shuffled = levels == 1 or (size % 2 == 0 and count % 2 ** (levels - 1) == 0)
+        demand(size == other and 1 <= levels <= 32 and shuffled, "square blocks for each level", self.blocks)
+
+    def fits(self, layer: Changeable) -> bool:
+        """Are there as many columns as the layer has inputs, and a scale for each output?"""
+        outputs, inputs = flat(tuple(layer.weight.shape))
+        whole = self.blocks.shape[1] * self.blocks.shape[2] == inputs
+        return layer.weight.ndim > 1 and whole and self.scale.numel() == outputs
+
+    def changed(self, weight: Tensor) -> Tensor:
+        """s W B^T, where B turns at each level: B = P R P^T. Liu et al. 2023, equation 4; Cayley as peft has it."""
+        skew = (self.blocks - self.blocks.mT).to(weight) / 2
+        turns = rotations(-skew)
+        columns = weight.flatten(1)
+        size = turns.shape[-1]
+        for level, turn in enumerate(turns):
+            order = self._order(level, columns.shape[1]).to(weight.device)
+            inside = torch.empty_like(columns)
+            inside[:, order] = columns
+            inside = torch.einsum("onj,nij->oni", inside.view(len(columns), -1, size), turn).flatten(1)
+            columns = inside[:, order]
+        return _rescaled(columns.reshape(weight.shape), self.scale)
+
+    def _order(self, level: int, inputs: int) -> Tensor:
+        """Where each input is taken from: half blocks, the even ones of each 2^level blocks before the odd ones."""
+        if len(self.blocks) == 1:
+            return torch.arange(inputs)
+        half = self.blocks.shape[2] // 2
+        return torch.arange(inputs).view(-1, 2**level, 2, half).transpose(1, 2).flatten()
+
+
 def _rescaled(weight: Tensor, rescale: Tensor | None) -> Tensor:
     return weight if rescale is None else weight * along(rescale.flatten(), 0, weight)
 

@@ -30,9 +30,8 @@ FILES = (
 FLOATS = ("F16", "BF16", "F32", "F64")
 # What is not supported, by parts of its tensors' names.
 OTHER_KINDS = (
-    (re.compile(r"\.boft_[RsP]"), "a BOFT of peft's"),
     (re.compile(r"\.oft_r(\.|$)"), "an OFT of an older peft"),
-    (re.compile(r"\.(a1|a2|b1|b2|bm)\.weight$"), "a GLoRA"),
+    (re.compile(r"\.bm\.weight$"), "a GLoRA with a core"),
     (re.compile(r"\.lora_B(\.\w+)?\.bias$"), "a LoRA with biases"),
     (re.compile(r"\.lora_embedding_[AB]"), "a LoRA of an embedding"),
 )

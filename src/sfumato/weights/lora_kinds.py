@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sfumato.nn.change import Change
 from sfumato.nn.lora import Adapter
-from sfumato.nn.lycoris import Decomposed, Hadamard, Kronecker, Pair, Side, Tucker, Whole
-from sfumato.nn.orthogonal import Butterfly, Rotated, RotatedInputs, Scaled
+from sfumato.nn.lycoris import Decomposed, Generalised, Hadamard, Kronecker, Pair, Side, Tucker, Whole
+from sfumato.nn.orthogonal import Butterfly, ButterflyInputs, Rotated, RotatedInputs, Scaled
 from sfumato.weights.header import TensorInfo
 
 TITLES = {
@@ -19,6 +19,8 @@ TITLES = {
     "loha": "LoHa",
     "lokr": "LoKr",
     "oft": "OFT",
+    "boft": "BOFT",
+    "glora": "GLoRA",
     "ia3": "(IA)^3",
     "full": "whole weights",
 }
@@ -33,6 +35,8 @@ NEEDED: dict[str, tuple[frozenset[str], ...]] = {
         for other in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))
     ),
     "oft": (frozenset({"oft_blocks"}), frozenset({"oft_R"})),
+    "boft": (frozenset({"boft_R", "boft_s"}),),
+    "glora": (frozenset({"a1", "a2", "b1", "b2"}),),
     "ia3": (frozenset({"factors", "on_input"}), frozenset({"ia3_l"})),
     "full": tuple(frozenset({name}) for name in ("diff", "diff_b", "w_norm", "b_norm")),
 }
@@ -90,6 +94,8 @@ def rank_of(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return shapes["down"][0]
     if kind == "loha":
         return shapes["hada_w1_b"][0]
+    if kind == "glora":
+        return shapes["b2"][0]
     for pair in ("lokr_w2_b", "lokr_w1_b"):
         if kind == "lokr" and pair in shapes:
             return shapes[pair][0]
@@ -98,7 +104,7 @@ def rank_of(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def inputs_of(entry: Entry, infos: Mapping[str, TensorInfo]) -> int | None:
     """How many features go into the layer, None where the file does not show it."""
-    wide = {"lora": "down", "locon": "down", "loha": "hada_w1_b", "full": "diff"}.get(entry.kind, "")
+    wide = {"lora": "down", "locon": "down", "loha": "hada_w1_b", "glora": "b2", "full": "diff"}.get(entry.kind, "")
     if wide in entry.names:
         shape = infos[entry.names[wide]].shape
         return shape[1] if len(shape) > 1 else None
@@ -137,6 +143,10 @@ def _plain(entry: Entry, of: Mapping[str, Tensor]) -> Change:
         first = of["lokr_w1"] if "lokr_w1" in of else Pair(of["lokr_w1_a"], of["lokr_w1_b"])
         second = of["lokr_w2"] if "lokr_w2" in of else Pair(of["lokr_w2_a"], of["lokr_w2_b"], of.get("lokr_t2"))
         return Kronecker(first, second, entry.scale)
+    if entry.kind == "glora":
+        return Generalised(of["a1"], of["a2"], of["b1"], of["b2"], entry.scale)
+    if entry.kind == "boft":
+        return ButterflyInputs(of["boft_R"], of["boft_s"])
     if entry.kind == "oft":
         return _rotated(entry, of)
     if entry.kind == "ia3":

@@ -46,6 +46,7 @@ KOHYA_ENDS = {
     "alpha": "alpha",
     "weight": "factors",  # of an (IA)^3
     "oft_diag": "oft_blocks",  # as LyCORIS called them first
+    **{f"{name}.weight": name for name in ("a1", "a2", "b1", "b2")},  # of a GLoRA
     **{name: name for name in LYCORIS.split()},
 }
 KOHYA_NETWORKS = {"unet": UNET, "te": TEXT, "te1": TEXT, "te2": TEXT_2}
@@ -55,7 +56,7 @@ DOTTED = re.compile(
     r"\.lora(?:_linear_layer)?\.(?P<new>down|up)\.weight|"
     r"_lora\.(?P<old>down|up)\.weight|"
     r"\.lora_(?P<magnitude>magnitude)_vector(?:\.\w+){0,2}|"
-    r"\.(?P<rotation>oft_R)(?:\.\w+){0,2}|"
+    r"\.(?P<rotation>oft_R|boft_R|boft_s)(?:\.\w+){0,2}|"
     rf"\.(?P<other>ia3_l|{LYCORIS.replace(' ', '|')})(?:\.\w+)?|"
     r"\.(?P<alpha>alpha))"
 )
