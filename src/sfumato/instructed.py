@@ -17,8 +17,11 @@ from sfumato.text.told import Told
 
 
 def seen(posterior: Posterior, model: Model) -> Tensor:
-    """What the network sees of a picture, [1, C, h, w]: the mean of its latent, not scaled, without noise."""
-    return posterior.mean / model.scaling_factor
+    """What the network sees of a picture, [1, C, h, w]: the mean of its latent, without noise.
+
+    It is not scaled, unless the model's index says that it was trained as Stability AI's CosXL Edit was.
+    """
+    return posterior.mean if model.options.get("is_cosxl_edit") else posterior.mean / model.scaling_factor
 
 
 def instructed(

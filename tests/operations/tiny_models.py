@@ -76,16 +76,17 @@ def text_encoder(seed: int, *, projection: bool = False, act: str = "quick_gelu"
 
 
 def build(kind: str, folder: Path) -> dict[str, Any]:
-    """Saves a tiny pipeline of a kind: sd1, sd2 (velocity), inpaint (nine channels), sdxl; its components."""
+    """Saves a tiny pipeline of a kind: sd1, sd2 (velocity), inpaint (nine channels), sdxl, ...; its components."""
     pad = "<|endoftext|>" if kind in ("sd1", "inpaint", "instruct") else "!"
     clip_tokenizer(pad).save(folder / "tokenizer-made")
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer-made")
     unet: dict[str, Any] = dict(UNET)
-    if kind in ("inpaint", "instruct"):
+    xl = kind in ("sdxl", "instruct-sdxl")
+    if kind in ("inpaint", "instruct", "instruct-sdxl"):
         unet["in_channels"] = 9 if kind == "inpaint" else 8
-    if kind in ("sd2", "sdxl"):
+    if kind == "sd2" or xl:
         unet |= {"use_linear_projection": True, "attention_head_dim": (2, 4)}
-    if kind == "sdxl":
+    if xl:
         unet |= {
             "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
             "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -108,10 +109,11 @@ def build(kind: str, folder: Path) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "scheduler": scheduler,
     }
-    if kind == "sdxl":
-        pipeline = diffusers.StableDiffusionXLPipeline(
-            **parts, text_encoder_2=text_encoder(4, projection=True, act="gelu"), tokenizer_2=tokenizer
-        )
+    if xl:
+        named = diffusers.StableDiffusionXLPipeline
+        if kind == "instruct-sdxl":
+            named = diffusers.StableDiffusionXLInstructPix2PixPipeline
+        pipeline = named(**parts, text_encoder_2=text_encoder(4, projection=True, act="gelu"), tokenizer_2=tokenizer)
     else:
         named = {
             "sd1": diffusers.StableDiffusionPipeline,

@@ -25,7 +25,7 @@ SPELLINGS: dict[str, Prediction] = {
     "sample": "sample",
 }
 # What model_index.json says beside its components, and that changes what a model draws.
-INDEX_OPTIONS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score")
+INDEX_OPTIONS = ("force_zeros_for_empty_prompt", "requires_aesthetics_score", "is_cosxl_edit")
 
 
 @dataclass(frozen=True)
