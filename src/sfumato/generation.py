@@ -184,7 +184,10 @@ class Count:
 def follow(job: Job, run: Run, pictures: tuple[int, ...], count: Count) -> Generator[Event, None, Tensor]:
     """The events of a trajectory's steps; returns its latents [B, C, h, w]."""
     x = run.x
-    for step in job.sampling.run(run.denoise, x, run.sigmas, run.noise.step, schedule=job.model.schedule):
+    steps = job.sampling.run(
+        run.denoise, x, run.sigmas, run.noise.step, schedule=job.model.schedule, unconditional=run.unconditional
+    )
+    for step in steps:
         x = step.x
         done = count.before + step.index + 1
         yield Progress(done, count.steps, step.sigma, step.denoised, pictures)

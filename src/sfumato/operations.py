@@ -242,10 +242,17 @@ def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, loo
 
     Perturbed-attention and self-attention guidance add a call each.
     """
+    return guided_beside(model, positive, negative, guidance, lookup)[0]
+
+
+def guided_beside(
+    model: Model, positive: Told, negative: Told, guidance: Guidance, lookup: Lookup
+) -> tuple[Denoise, Denoise]:
+    """`guided`, and what was answered for the negative prompt in the same call; without guidance, for the prompt."""
     if embeds_guidance(model.unet):  # which answers with guidance itself
         model = replace(model, unet=with_guidance(model.unet, guidance.scale))
         guidance = replace(guidance, scale=1.0, plus_plus=None)
-    alone = conditioned(model, positive, lookup)
+    alone = once(conditioned(model, positive, lookup))
     watching, attention = (model, None) if guidance.self_attention is None else watched_model(model)
     if guidance.asks_negative:
         if model.apart and guidance.self_attention is None:  # which looks into one call for both
@@ -267,8 +274,9 @@ def guided(model: Model, positive: Told, negative: Told, guidance: Guidance, loo
         denoise = with_contrast(denoise, conditional, guidance.rescale, model.prediction)
     first, last = guidance.interval
     if (first, last) == (0.0, 1.0):
-        return denoise
-    return interval(denoise, alone, sigma_at(model.schedule, last), sigma_at(model.schedule, first))
+        return denoise, unconditional
+    low, high = sigma_at(model.schedule, last), sigma_at(model.schedule, first)
+    return interval(denoise, alone, low, high), interval(unconditional, alone, low, high)
 
 
 def _away_from_perturbed(

@@ -39,6 +39,7 @@ class Run:
     """The start of a trajectory: a denoiser, the first latent [B, C, h, w], the levels and the noise of the steps.
 
     `held` is, in inpainting by blending, what stays as it is: the latent [B, C, h, w] and the mask [1, 1, h, w].
+    `unconditional` is the denoiser of the negative prompts, for samplers that ask it.
     """
 
     denoise: Denoise
@@ -46,6 +47,7 @@ class Run:
     sigmas: list[float]
     noise: NoiseSource
     held: tuple[Tensor, Tensor] | None = None
+    unconditional: Denoise | None = None
 
     def leave(self, x: Tensor, sampling: Sampling) -> Tensor:
         """The latent of the last x. What is held is put back clean, where a run ends above level 0."""
@@ -96,18 +98,20 @@ def begin(job: Job, batch: Batch, begun: Posterior | None = None) -> Run:
         assert request.image_guidance is not None
         picture = seen(job.posterior, model)
         denoise = instructed(model, (positive, negative), picture, guidance, request.image_guidance, lookup)
+        pair = (denoise, denoise)
     else:
-        denoise = op.guided(model, positive, negative, guidance, lookup)
+        pair = op.guided_beside(model, positive, negative, guidance, lookup)
     if refining is not None:
-        denoise = refined(job, refining, guidance, denoise)
+        pair = refined(job, refining, guidance, pair)
     if windows is not None:
-        denoise = op.windowed(denoise, *windows)
+        pair = (op.windowed(pair[0], *windows), op.windowed(pair[1], *windows))
     if not blends or known is None:
-        return Run(denoise, x, sigmas, source)
+        return Run(pair[0], x, sigmas, source, unconditional=pair[1])
     mask = op.covering_mask(job.weights, model.stride)
     if request.differential:  # what is held is the picture with noise from the start, whatever the others begin with
         x = torch.where(job.shares < 1, op.start_from(known, noise, sigmas), x)
-    return Run(masked_denoise(job, denoise, known, noise), x, sigmas, source, (known, mask))
+    denoise, unconditional = (masked_denoise(job, each, known, noise) for each in pair)
+    return Run(denoise, x, sigmas, source, (known, mask), unconditional)
 
 
 def masked_denoise(job: Job, denoise: Denoise, known: Tensor, noise: Tensor) -> Denoise:
@@ -172,15 +176,21 @@ def under_mask(job: Job, known: Tensor, drawn: Tensor, noise: Tensor) -> Tensor:
     return (1 - mask) * known if content == "nothing" else mask * noise + (1 - mask) * known
 
 
-def refined(job: Job, told: tuple[Told, Told], guidance: op.Guidance, denoise: Denoise) -> Denoise:
-    """The model's denoiser, and the refiner's from its part of the training timesteps on."""
+def refined(
+    job: Job, told: tuple[Told, Told], guidance: op.Guidance, pair: tuple[Denoise, Denoise]
+) -> tuple[Denoise, Denoise]:
+    """The model's denoisers, guided and unconditional, and the refiner's from its part of the timesteps on."""
     refiner, part = job.model.refiner, job.request.refiner
     assert refiner is not None and part is not None
     lookup = job.sampling.lookup(job.model.schedule, job.levels)
     steps = len(job.model.schedule)
     first = round(steps - part.at * steps)  # the timestep below which it draws, as diffusers rounds
     own = job.sampling.lookup(refiner.schedule, job.levels)
-    return handed_over(denoise, op.guided(refiner, *told, guidance, own), lambda sigma: lookup(sigma) < first)
+    others = op.guided_beside(refiner, *told, guidance, own)
+    one, other = (
+        handed_over(mine, its, lambda sigma: lookup(sigma) < first) for mine, its in zip(pair, others, strict=True)
+    )
+    return one, other
 
 
 def guidance_of(request: Request, plus_plus: Scale | None) -> op.Guidance:

@@ -212,6 +212,77 @@ def test_ancestral_cfg_pp_descends_with_the_unconditional_noise() -> None:
         assert torch.allclose(steps[index].x, x, rtol=0, atol=1e-11)
 
 
+def cfg_pp_by_hand(name: str, x: Tensor, lam: float) -> list[Tensor]:
+    """The three samplers as ComfyUI and CFG++'s authors state them, in t = -log sigma."""
+    found: list[Tensor] = []
+    noise = drawn()
+    old: Tensor | None = None
+    for index, (sigma, sigma_next) in enumerate(pairwise(SIGMAS)):
+        u = NEGATIVE(x, sigma)
+        g = u + lam * (POSITIVE(x, sigma) - u)
+        euler = g + (x - u) / sigma * sigma_next
+        if name == "dpmpp_2s_ancestral_cfg_pp":
+            up = min(sigma_next, math.sqrt(sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2))
+            down = math.sqrt(sigma_next**2 - up**2)
+            if down == 0:
+                x = euler
+            else:
+                h = math.log(sigma) - math.log(down)
+                halfway = math.exp(-h / 2) * (x + g - u) - math.expm1(-h / 2) * g
+                level = math.exp(math.log(sigma) - h / 2)
+                there = NEGATIVE(halfway, level)
+                second = there + lam * (POSITIVE(halfway, level) - there)
+                x = math.exp(-h) * (x + g - u) - math.expm1(-h) * second
+            if sigma_next > 0:
+                x = x + noise(index) * up
+        elif old is None or sigma_next == 0:
+            x = euler
+        else:
+            h, last = math.log(sigma / sigma_next), math.log(SIGMAS[index - 1] / sigma)
+            r = last / h
+            if name == "dpmpp_2m_cfg_pp":
+                x = g - math.exp(-h) * u - math.expm1(-h) / (2 * r) * (g - old) + math.exp(-h) * x
+            else:
+                phi1 = math.expm1(-h) / -h
+                phi2 = (phi1 - 1) / -h
+                first, second_weight = phi1 + phi2 / r, -phi2 / r
+                x = math.exp(-h) * (x + g - u) + h * (first * u + second_weight * old)
+        old = u
+        found.append(x)
+    return found
+
+
+CFG_PP = {
+    "dpmpp_2m_cfg_pp": ("dpmpp_2m", {}),
+    "dpmpp_2s_ancestral_cfg_pp": ("dpmpp_2s_ancestral", {}),
+    "res_multistep_cfg_pp": ("dpmpp_multistep", {"solver": "heun"}),
+}
+
+
+@pytest.mark.parametrize("name", CFG_PP)
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_cfg_pp_of_second_order_is_what_its_authors_and_comfyui_state(name: str, lam: float) -> None:
+    sampling = comfyui(name, "karras")
+    scale = sampling.guidance_scale(lam, SIGMAS)
+    assert scale is not None and scale(3.0) == lam
+    x = start() * SIGMAS[0]
+    guided = steered(POSITIVE, NEGATIVE, scale)
+    steps = list(sampling.run(guided, x, SIGMAS, drawn(), schedule=SD, unconditional=NEGATIVE))
+    for step, expected in zip(steps, cfg_pp_by_hand(name, x, lam), strict=True):
+        assert torch.allclose(step.x, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CFG_PP)
+def test_cfg_pp_without_guidance_is_the_plain_sampler(name: str) -> None:
+    plain, options = CFG_PP[name]
+    x = start() * SIGMAS[0]
+    for unconditional in (None, POSITIVE):
+        found = SAMPLERS[name](POSITIVE, x, SIGMAS, drawn(), unconditional=unconditional)
+        expected = SAMPLERS[plain](POSITIVE, x, SIGMAS, drawn(), **options)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one.x, other.x, rtol=0, atol=1e-11)
+
+
 def test_cfg_pp_guides_more_the_shorter_the_step_and_plainly_at_the_last() -> None:
     scale = plus_plus(0.6, [10.0, 5.0, 4.0, 0.0], lambda level, lower: lower)
     assert scale(10.0) == pytest.approx(0.6 / 0.5)

@@ -110,6 +110,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "apg": {"apg": {"momentum": -0.5, "threshold": 5.0}},
     "dynamic thresholding": {"dynamic_thresholding": 3.0},
     "CFG++": {"sampler": "ddim_cfg_pp"},
+    "CFG++ of second order": {"sampler": "dpmpp_2m_cfg_pp"},
 }
 NOTHING: dict[str, dict[str, Any]] = {
     "freeu": {"freeu": {"b1": 1, "b2": 1, "s1": 1, "s2": 1}},

@@ -22,6 +22,8 @@ __all__ = [
 
 CFG_PP = 1 / 12.5  # guidance 7.5 is lambda 0.6, which Chung et al. 2024 compare with it; A1111's factor too
 
+EXACT = (("solver", "heun"),)  # the exact weight of the slope: the refined exponential solver's
+
 PRESETS: dict[str, Sampling] = {
     "ddim": Sampling(sampler="euler", spacing="leading", offset=1, end="first"),
     "ddim_cfg_pp": Sampling(sampler="euler", spacing="leading", offset=1, end="first", plus_plus=CFG_PP),
@@ -32,6 +34,10 @@ PRESETS: dict[str, Sampling] = {
     "euler_a": Sampling(sampler="euler_ancestral", spacing="normal"),
     "euler_cfg_pp": Sampling(sampler="euler", spacing="normal", plus_plus=CFG_PP),
     "euler_a_cfg_pp": Sampling(sampler="euler_ancestral", spacing="normal", plus_plus=CFG_PP),
+    "dpmpp_2m_cfg_pp": Sampling(sampler="dpmpp_2m_cfg_pp", spacing="karras", plus_plus=CFG_PP),
+    "dpmpp_2s_a_cfg_pp": Sampling(sampler="dpmpp_2s_ancestral_cfg_pp", spacing="karras", plus_plus=CFG_PP),
+    "res_multistep": Sampling(sampler="dpmpp_multistep", spacing="karras", options=EXACT),
+    "res_multistep_cfg_pp": Sampling(sampler="res_multistep_cfg_pp", spacing="karras", plus_plus=CFG_PP),
     "heun": Sampling(sampler="heun", spacing="normal"),
     "dpm2": Sampling(sampler="dpm2", spacing="karras", discard_penultimate=True),
     "dpm2_a": Sampling(sampler="dpm2_ancestral", spacing="karras", discard_penultimate=True),
@@ -96,6 +102,12 @@ COMFYUI: dict[str, Sampling] = {
     # their lambda is the cfg itself
     "euler_cfg_pp": Sampling(sampler="euler", spacing="normal", rule="nearest", plus_plus=1.0),
     "euler_ancestral_cfg_pp": Sampling(sampler="euler_ancestral", spacing="normal", rule="nearest", plus_plus=1.0),
+    "dpmpp_2m_cfg_pp": Sampling(sampler="dpmpp_2m_cfg_pp", spacing="normal", rule="nearest", plus_plus=1.0),
+    "dpmpp_2s_ancestral_cfg_pp": Sampling(
+        sampler="dpmpp_2s_ancestral_cfg_pp", spacing="normal", rule="nearest", plus_plus=1.0
+    ),
+    "res_multistep": Sampling(sampler="dpmpp_multistep", spacing="normal", rule="nearest", options=EXACT),
+    "res_multistep_cfg_pp": Sampling(sampler="res_multistep_cfg_pp", spacing="normal", rule="nearest", plus_plus=1.0),
     "heun": Sampling(sampler="heun", spacing="normal", rule="nearest"),
     "dpm_2": Sampling(sampler="dpm2", spacing="normal", rule="nearest", discard_penultimate=True),
     "dpm_2_ancestral": Sampling(sampler="dpm2_ancestral", spacing="normal", rule="nearest", discard_penultimate=True),
@@ -137,6 +149,7 @@ ALIASES: dict[str, str] = {
     "k_euler_a": "euler_a",
     "k_euler_ancestral": "euler_a",
     "euler_ancestral_cfg_pp": "euler_a_cfg_pp",
+    "dpmpp_2s_ancestral_cfg_pp": "dpmpp_2s_a_cfg_pp",
     "k_lms": "lms",
     "k_lms_ka": "lms_karras",
     "k_heun": "heun",

@@ -10,9 +10,9 @@ from typing import Literal
 from torch import Tensor
 
 from sfumato.diffusion.denoiser import Denoise, Lookup, Prediction
-from sfumato.diffusion.guidance import Scale, plus_plus
+from sfumato.diffusion.guidance import Scale, constant, plus_plus
 from sfumato.diffusion.noise import Noise
-from sfumato.diffusion.samplers import SAMPLERS, TAKES_SCHEDULE, Step
+from sfumato.diffusion.samplers import SAMPLERS, TAKES_SCHEDULE, TAKES_UNCONDITIONAL, Step
 from sfumato.diffusion.samplers.step import ancestral
 from sfumato.diffusion.schedule import NoiseSchedule, TimestepRule
 from sfumato.diffusion.spacing import LAID_IN_SIGMA, SPACINGS, Grid
@@ -102,6 +102,8 @@ class Sampling:
         """The scale of guidance at each level where it depends on the level, as in CFG++; else None."""
         if self.plus_plus is None:
             return None
+        if self.sampler in TAKES_UNCONDITIONAL:  # which do the rest themselves
+            return constant(guidance * self.plus_plus)
         eta = float(dict(self.options).get("eta", 1.0 if self.sampler == "euler_ancestral" else 0.0))  # type: ignore[arg-type]
         return plus_plus(guidance * self.plus_plus, sigmas, lambda level, lower: ancestral(level, lower, eta)[0])
 
@@ -121,12 +123,24 @@ class Sampling:
         return find
 
     def run(
-        self, denoise: Denoise, x: Tensor, sigmas: list[float], noise: Noise, *, schedule: NoiseSchedule
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        sigmas: list[float],
+        noise: Noise,
+        *,
+        schedule: NoiseSchedule,
+        unconditional: Denoise | None = None,
     ) -> Iterator[Step]:
-        """The trajectory: this sampler with its options over the levels. One Step for each interval."""
+        """The trajectory: this sampler with its options over the levels. One Step for each interval.
+
+        `unconditional` is the negative prompt's denoiser, for the samplers of CFG++ that ask it too.
+        """
         options: dict[str, object] = dict(self.options)
         if self.sampler in TAKES_SCHEDULE:
             options["schedule"] = schedule
+        if self.sampler in TAKES_UNCONDITIONAL:
+            options["unconditional"] = unconditional
         return SAMPLERS[self.sampler](denoise, x, sigmas, noise, **options)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from sfumato.diffusion.samplers.cfg_pp import dpmpp_2m_cfg_pp, dpmpp_2s_ancestral_cfg_pp, res_multistep_cfg_pp
 from sfumato.diffusion.samplers.consistency import lcm, tcd
 from sfumato.diffusion.samplers.dpm import dpm_multistep
 from sfumato.diffusion.samplers.dpmpp import (
@@ -37,6 +38,9 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
     "dpm_multistep": dpm_multistep,
     "deis": deis,
     "unipc": unipc,
+    "dpmpp_2m_cfg_pp": dpmpp_2m_cfg_pp,
+    "dpmpp_2s_ancestral_cfg_pp": dpmpp_2s_ancestral_cfg_pp,
+    "res_multistep_cfg_pp": res_multistep_cfg_pp,
     "lcm": lcm,
     "tcd": tcd,
 }
@@ -49,10 +53,14 @@ TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
 TAKES_SCHEDULE = frozenset({"lcm", "tcd"})
 """Samplers that read timesteps too, and take the model's schedule as an option."""
 
+TAKES_UNCONDITIONAL = frozenset({"dpmpp_2m_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "res_multistep_cfg_pp"})
+"""Samplers that may be told what the unconditional estimate is, as an option."""
+
 __all__ = [
     "SAMPLERS",
     "TAKES_ETA",
     "TAKES_SCHEDULE",
+    "TAKES_UNCONDITIONAL",
     "Sampler",
     "Step",
     "deis",
@@ -60,9 +68,11 @@ __all__ = [
     "dpm2_ancestral",
     "dpm_multistep",
     "dpmpp_2m",
+    "dpmpp_2m_cfg_pp",
     "dpmpp_2m_sde",
     "dpmpp_2m_sde_heun",
     "dpmpp_2s_ancestral",
+    "dpmpp_2s_ancestral_cfg_pp",
     "dpmpp_3m_sde",
     "dpmpp_multistep",
     "dpmpp_sde",
@@ -73,6 +83,7 @@ __all__ = [
     "lcm",
     "lms",
     "plms",
+    "res_multistep_cfg_pp",
     "tcd",
     "unipc",
 ]
