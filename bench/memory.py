@@ -34,28 +34,12 @@ def told(model: str, side: int, *, wide: int | None = None, memory: str = PLENTY
 
 
 def configurations() -> Iterator[dict[str, Any]]:
-    """Sixty ways to draw, small ones first."""
-    yield from plain()
+    """Sixty ways to draw; smaller in bfloat16, which processors without it compute many times slower."""
     yield from with_networks()
-    yield from from_pictures()
     yield from saving()
+    yield from from_pictures()
+    yield from plain()
     yield from large()
-
-
-def plain() -> Iterator[dict[str, Any]]:
-    """Families, precisions, sizes and pictures together."""
-    for model, dtype in itertools.product((SD1, SD2), ("float32", "bfloat16")):
-        yield told(model, 256, dtype=dtype)
-        yield told(model, 256, dtype=dtype, count=2, batch=2)
-        yield told(model, 320, dtype=dtype, guidance=1)
-    yield told(SD1, 256, wide=384)
-    yield told(SD2, 256, wide=448, dtype="bfloat16")
-    yield told(SD1, 512)
-    yield told(SD2, 512, wide=448)
-    yield told(SD1, 256, count=4, batch=4)
-    yield told(SD2, 320, count=3, batch=3)
-    yield told(XL, 256, dtype="bfloat16")
-    yield told(XL, 256, wide=320, dtype="bfloat16", count=2, batch=2)
 
 
 def with_networks() -> Iterator[dict[str, Any]]:
@@ -66,48 +50,68 @@ def with_networks() -> Iterator[dict[str, Any]]:
     yield told(SD1, 256, loras=["lora", "other"], count=2, batch=2)
     yield told(SD1, 256, loras=["lora"], controls=["controlnet"])
     yield told(SD1, 256, controls=["controlnet", "controlnet"], count=2, batch=2)
-    yield told(SD1, 256, dtype="bfloat16", loras=["lora"], controls=["controlnet"])
+    yield told(SD1, 128, dtype="bfloat16", loras=["lora"], controls=["controlnet"])
     yield told(SD2, 320, loras=["lora"])
     yield told(SD2, 256, controls=["controlnet"])
-    yield told(SD1, 320, dtype="bfloat16", image_prompts=["ip-adapter"])
-    yield told(SD1, 256, hires={"size": [640, 640], "upscaler": "upscaler"})
+    yield told(SD1, 128, dtype="bfloat16", image_prompts=["ip-adapter"])
+    yield told(SD1, 256, hires={"size": [384, 384], "upscaler": "upscaler"})
     yield told(SD1, 256, regions=[{"prompt": "a tree", "area": "left"}, {"prompt": "a hut", "area": "right"}])
+    yield told(SD1, 128, dtype="bfloat16", refiner={"model": SD1, "at": 0.5}, steps=2)
+
+
+def saving() -> Iterator[dict[str, Any]]:
+    """Budgets in which something has to be saved."""
+    for model in (SD1, SD2, XL):
+        yield told(model, 128, memory="low")
+        yield told(model, 128, memory="low", loras=["lora"])
+    yield told(SD1, 256, memory="low")
+    yield told(SD1, 192, memory="low", start=True)
+    yield told(SD1, 128, memory="low", controls=["controlnet"])
+    yield told(XL, 128, memory="low", controls=["controlnet"])
+    yield told(SD1, 256, memory="2GB")
+    yield told(SD1, 384, memory="2GB", loras=["lora"])
+    yield told(SD1, 640, memory="2GB")
+    yield told(SD2, 384, memory="2500MB")
 
 
 def from_pictures() -> Iterator[dict[str, Any]]:
     """Start pictures, masks and second passes."""
     yield told(SD1, 384, start=True)
     yield told(SD1, 512, start=True, guidance=1)
-    yield told(SD2, 320, start=True, dtype="bfloat16")
+    yield told(SD2, 128, start=True, dtype="bfloat16")
     yield told(SD1, 384, start=True, mask=True)
     yield told(SEES_MASK, 320, start=True, mask=True)
     yield told(SD1, 256, hires={"scale": 1.5, "upscaler": "latent"})
     yield told(SD1, 256, hires={"scale": 2, "upscaler": "lanczos"})
-    yield told(SD2, 256, hires={"scale": 1.5, "upscaler": "lanczos"}, dtype="bfloat16")
+    yield told(SD2, 128, hires={"scale": 1.5, "upscaler": "lanczos"}, dtype="bfloat16")
 
 
-def saving() -> Iterator[dict[str, Any]]:
-    """Budgets in which something has to be saved."""
-    for model in (SD1, SD2, XL):
-        yield told(model, 256, memory="low")
-        yield told(model, 256, memory="low", loras=["lora"])
-    yield told(SD1, 512, memory="low", start=True)
-    yield told(SD1, 640, memory="low")
-    yield told(SD1, 256, memory="low", controls=["controlnet"])
-    yield told(XL, 256, memory="low", controls=["controlnet"])
-    yield told(SD1, 256, memory="2GB")
-    yield told(SD1, 384, memory="2GB", loras=["lora"])
-    yield told(SD1, 640, memory="5900MB")
-    yield told(SD2, 384, memory="2500MB")
+def plain() -> Iterator[dict[str, Any]]:
+    """Families, precisions, sizes and pictures together."""
+    for model in (SD1, SD2):
+        yield told(model, 256)
+        yield told(model, 256, count=2, batch=2)
+        yield told(model, 320, guidance=1)
+        yield told(model, 128, dtype="bfloat16")
+        yield told(model, 192, dtype="bfloat16", guidance=1)
+    yield told(SD1, 256, wide=384)
+    yield told(SD2, 128, dtype="bfloat16", count=2, batch=2)
+    yield told(SD1, 512)
+    yield told(SD2, 384, wide=512)
+    yield told(SD1, 256, count=4, batch=4)
+    yield told(SD2, 256, count=3, batch=3)
+    yield told(XL, 128, dtype="bfloat16")
 
 
 def large() -> Iterator[dict[str, Any]]:
-    """The sizes that people draw at."""
+    """The sizes that people draw at, and budgets for them."""
     yield told(SD1, 640, wide=768)
-    yield told(SD2, 768)
-    yield told(SD1, 512, count=3, batch=3)
-    yield told(XL, 512, memory="low")
+    yield told(SD1, 640, memory="5900MB")
+    yield told(SD1, 384, count=3, batch=3)
+    yield told(SD2, 640)
+    yield told(SD1, 768)
     yield told(SD1, 1024)
+    yield told(SD1, 1024, memory="7GB")
 
 
 def make(root: Path, configuration: Mapping[str, Any]) -> None:
@@ -123,8 +127,10 @@ def make(root: Path, configuration: Mapping[str, Any]) -> None:
         "ip-adapter": lambda path: blank.ip_adapter(path, family),
         "upscaler": blank.upscaler,
     }
-    if not (root / model).exists():
-        blank.model(root / model, model)
+    refiner = configuration.get("refiner", {}).get("model")
+    for place_of, name in ((root / model, model), *([] if refiner is None else [(root / "second" / refiner, refiner)])):
+        if not place_of.exists():
+            blank.model(place_of, name)
     for name in beside(configuration):
         if not place(root, family, name).exists():
             files[name](place(root, family, name))
@@ -147,7 +153,7 @@ def request_of(root: Path, configuration: Mapping[str, Any]) -> Any:
     """The request of a configuration, in one step for each pass."""
     from sfumato.request import Request
 
-    own = ("model", "memory", "dtype", "start", "mask", "loras", "controls", "image_prompts", "hires")
+    own = ("model", "memory", "dtype", "start", "mask", "loras", "controls", "image_prompts", "hires", "refiner")
     fields: dict[str, Any] = {key: value for key, value in configuration.items() if key not in own}
     model = configuration["model"]
     family = SD1 if model == SEES_MASK else model
@@ -164,9 +170,14 @@ def request_of(root: Path, configuration: Mapping[str, Any]) -> Any:
         hires = dict(configuration["hires"])
         hires["upscaler"] = path("upscaler") if hires["upscaler"] == "upscaler" else hires["upscaler"]
         fields["hires"] = {**hires, "strength": 1.0}
+    if "refiner" in configuration:
+        fields["refiner"] = {
+            **configuration["refiner"],
+            "model": str(root / "second" / configuration["refiner"]["model"]),
+        }
     if configuration.get("start"):
         fields["strength"] = 1.0
-    return Request(prompt="a red house", seed=1, model=str(root / model), steps=1, **fields)
+    return Request(**{"prompt": "a red house", "seed": 1, "model": str(root / model), "steps": 1, **fields})
 
 
 def draw(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
