@@ -38,7 +38,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def model(folder: Path, family: str) -> Path:
+def model(folder: Path, family: str, dtype: str = "float16") -> Path:
     """A model of a family, by its name, as a diffusers folder."""
     from sfumato.diffusion.presets import from_scheduler_config
     from sfumato.diffusion.schedule import from_scheduler_config as schedule_from_config
@@ -73,7 +73,7 @@ def model(folder: Path, family: str) -> Path:
     states = {name: network.state_dict() for name, network, _ in networks_of(made)}
 
     def write_network(name: str, file: Path) -> None:
-        write(file, shapes_of(states[name]))
+        write(file, shapes_of(states[name]), dtype)
 
     folder.mkdir(parents=True)
     write_folder(made, folder, write_network)

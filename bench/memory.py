@@ -27,91 +27,89 @@ SD1, SD2, XL, SEES_MASK = "sd15", "sd2", "sdxl", "sd15-inpaint"
 def told(model: str, side: int, *, wide: int | None = None, memory: str = PLENTY, **fields: Any) -> dict[str, Any]:
     """A configuration: a model's family, a size, a budget, and other fields of the request.
 
-    Beside those of a request there are `dtype`, `start` and `mask` (drawn here), and `with_` of LoRAs, control networks
-    and upscalers, which are named in the request as files that are made when the measurement begins.
+    Beside those of a request there are `dtype`, `stored` (the numbers of the model's files, float16 unless told), and
+    `start` and `mask`, which are drawn here; LoRAs, control networks and upscalers are names of what `make` writes.
     """
     return {"model": model, "width": wide or side, "height": side, "memory": memory, **fields}
 
 
 def configurations() -> Iterator[dict[str, Any]]:
-    """Sixty ways to draw; smaller in bfloat16, which processors without it compute many times slower."""
-    yield from with_networks()
+    """Sixty ways to draw; small ones for the most part, since a processor computes them all."""
     yield from saving()
+    yield from with_networks()
     yield from from_pictures()
-    yield from plain()
     yield from large()
+    yield from plain()
 
 
 def with_networks() -> Iterator[dict[str, Any]]:
     """LoRAs, control networks, pictures in place of words, a refiner, networks that enlarge."""
-    for side in (256, 448):
+    for side in (128, 256):
         yield told(SD1, side, loras=["lora"])
-        yield told(SD1, side, controls=["controlnet"])
-    yield told(SD1, 256, loras=["lora", "other"], count=2, batch=2)
-    yield told(SD1, 256, loras=["lora"], controls=["controlnet"])
-    yield told(SD1, 256, controls=["controlnet", "controlnet"], count=2, batch=2)
-    yield told(SD1, 128, dtype="bfloat16", loras=["lora"], controls=["controlnet"])
-    yield told(SD2, 320, loras=["lora"])
-    yield told(SD2, 256, controls=["controlnet"])
-    yield told(SD1, 128, dtype="bfloat16", image_prompts=["ip-adapter"])
-    yield told(SD1, 256, hires={"size": [384, 384], "upscaler": "upscaler"})
-    yield told(SD1, 256, regions=[{"prompt": "a tree", "area": "left"}, {"prompt": "a hut", "area": "right"}])
-    yield told(SD1, 128, dtype="bfloat16", refiner={"model": SD1, "at": 0.5}, steps=2)
+        yield told(SD1, side, controls=["controlnet"], stored="float32")
+    yield told(SD1, 192, loras=["lora", "other"], stored="float32")
+    yield told(SD1, 128, loras=["lora"], controls=["controlnet"], count=2, batch=2)
+    yield told(SD1, 192, controls=["controlnet", "controlnet"], guidance=1, stored="float32")
+    yield told(SD1, 128, dtype="bfloat16", loras=["lora"], controls=["controlnet"], guidance=1)
+    yield told(SD2, 192, loras=["lora"], stored="float32")
+    yield told(SD2, 192, controls=["controlnet"], stored="float32")
+    yield told(SD1, 128, image_prompts=["ip-adapter"], guidance=1, stored="float32")
+    yield told(SD1, 128, hires={"size": [256, 256], "upscaler": "upscaler"}, stored="float32")
+    yield told(SD1, 192, regions=[{"prompt": "a tree", "area": "left"}, {"prompt": "a hut", "area": "right"}])
+    yield told(SD1, 128, dtype="bfloat16", refiner={"model": SD1, "at": 0.5}, steps=2, guidance=1)
 
 
 def saving() -> Iterator[dict[str, Any]]:
     """Budgets in which something has to be saved."""
-    for model in (SD1, SD2, XL):
-        yield told(model, 128, memory="low")
-        yield told(model, 128, memory="low", loras=["lora"])
-    yield told(SD1, 256, memory="low")
-    yield told(SD1, 192, memory="low", start=True)
-    yield told(SD1, 128, memory="low", controls=["controlnet"])
-    yield told(XL, 128, memory="low", controls=["controlnet"])
+    yield told(SD1, 128, memory="low")
     yield told(SD1, 256, memory="2GB")
-    yield told(SD1, 384, memory="2GB", loras=["lora"])
-    yield told(SD1, 640, memory="2GB")
-    yield told(SD2, 384, memory="2500MB")
+    yield told(SD1, 256, memory="2GB", loras=["lora"])
+    yield told(SD1, 192, memory="low", start=True, guidance=1)
+    yield told(SD1, 128, memory="2GB", controls=["controlnet"])
+    yield told(SD1, 576, memory="2GB", guidance=1)
+    yield told(SD2, 128, memory="low", loras=["lora"])
+    yield told(SD2, 256, memory="2500MB", start=True)
+    yield told(XL, 128, memory="low", guidance=1)
+    yield told(XL, 128, memory="low", loras=["lora"])
+    yield told(XL, 128, memory="low", controls=["controlnet"], guidance=1)
+    yield told(XL, 256, memory="low", guidance=1)
 
 
 def from_pictures() -> Iterator[dict[str, Any]]:
     """Start pictures, masks and second passes."""
-    yield told(SD1, 384, start=True)
-    yield told(SD1, 512, start=True, guidance=1)
-    yield told(SD2, 128, start=True, dtype="bfloat16")
-    yield told(SD1, 384, start=True, mask=True)
-    yield told(SEES_MASK, 320, start=True, mask=True)
-    yield told(SD1, 256, hires={"scale": 1.5, "upscaler": "latent"})
-    yield told(SD1, 256, hires={"scale": 2, "upscaler": "lanczos"})
-    yield told(SD2, 128, hires={"scale": 1.5, "upscaler": "lanczos"}, dtype="bfloat16")
+    yield told(SD1, 256, start=True, guidance=1)
+    yield told(SD1, 384, start=True, guidance=1, stored="float32")
+    yield told(SD2, 192, start=True, stored="float32")
+    yield told(SD1, 192, start=True, mask=True, stored="float32")
+    yield told(SEES_MASK, 192, start=True, mask=True)
+    yield told(SD1, 128, hires={"scale": 1.5, "upscaler": "latent"})
+    yield told(SD1, 128, hires={"scale": 2, "upscaler": "lanczos"}, stored="float32")
+    yield told(SD2, 128, start=True, dtype="bfloat16", guidance=1)
 
 
 def plain() -> Iterator[dict[str, Any]]:
     """Families, precisions, sizes and pictures together."""
+    for model, stored in itertools.product((SD1, SD2), ("float16", "float32")):
+        yield told(model, 128, stored=stored)
+        yield told(model, 256, guidance=1, stored=stored)
+        yield told(model, 128, wide=192, count=2, batch=2, stored=stored)
     for model in (SD1, SD2):
-        yield told(model, 256)
-        yield told(model, 256, count=2, batch=2)
-        yield told(model, 320, guidance=1)
-        yield told(model, 128, dtype="bfloat16")
-        yield told(model, 192, dtype="bfloat16", guidance=1)
-    yield told(SD1, 256, wide=384)
-    yield told(SD2, 128, dtype="bfloat16", count=2, batch=2)
-    yield told(SD1, 512)
-    yield told(SD2, 384, wide=512)
-    yield told(SD1, 256, count=4, batch=4)
-    yield told(SD2, 256, count=3, batch=3)
-    yield told(XL, 128, dtype="bfloat16")
+        yield told(model, 128, dtype="bfloat16", guidance=1)
+        yield told(model, 64, dtype="bfloat16", count=2, batch=2)
+    yield told(SD1, 128, count=4, batch=4, stored="float32")
+    yield told(SD2, 128, count=3, batch=3)
+    yield told(XL, 128, dtype="bfloat16", guidance=1)
+    yield told(XL, 64, dtype="bfloat16", count=2, batch=2)
 
 
 def large() -> Iterator[dict[str, Any]]:
     """The sizes that people draw at, and budgets for them."""
-    yield told(SD1, 640, wide=768)
-    yield told(SD1, 640, memory="5900MB")
-    yield told(SD1, 384, count=3, batch=3)
-    yield told(SD2, 640)
-    yield told(SD1, 768)
-    yield told(SD1, 1024)
-    yield told(SD1, 1024, memory="7GB")
+    yield told(SD1, 512, stored="float32")
+    yield told(SD2, 384, wide=512, guidance=1, stored="float32")
+    yield told(SD1, 384, count=2, batch=2, guidance=1)
+    yield told(SD1, 640, memory="5500MB", guidance=1)
+    yield told(SD1, 768, wide=640, guidance=1, stored="float32")
+    yield told(SD1, 1024, guidance=1, stored="float32")
 
 
 def make(root: Path, configuration: Mapping[str, Any]) -> None:
@@ -127,13 +125,23 @@ def make(root: Path, configuration: Mapping[str, Any]) -> None:
         "ip-adapter": lambda path: blank.ip_adapter(path, family),
         "upscaler": blank.upscaler,
     }
-    refiner = configuration.get("refiner", {}).get("model")
-    for place_of, name in ((root / model, model), *([] if refiner is None else [(root / "second" / refiner, refiner)])):
-        if not place_of.exists():
-            blank.model(place_of, name)
+    stored = configuration.get("stored", "float16")
+    for folder in (model_folder(root, configuration), *refiner_folder(root, configuration)):
+        if not folder.exists():
+            blank.model(folder, folder.name, stored)
     for name in beside(configuration):
         if not place(root, family, name).exists():
             files[name](place(root, family, name))
+
+
+def model_folder(root: Path, configuration: Mapping[str, Any]) -> Path:
+    """Where a configuration's model is."""
+    return root / str(configuration.get("stored", "float16")) / str(configuration["model"])
+
+
+def refiner_folder(root: Path, configuration: Mapping[str, Any]) -> list[Path]:
+    """Where its refiner is, if it has one."""
+    return [root / "second" / configuration["refiner"]["model"]] if "refiner" in configuration else []
 
 
 def beside(configuration: Mapping[str, Any]) -> set[str]:
@@ -153,7 +161,19 @@ def request_of(root: Path, configuration: Mapping[str, Any]) -> Any:
     """The request of a configuration, in one step for each pass."""
     from sfumato.request import Request
 
-    own = ("model", "memory", "dtype", "start", "mask", "loras", "controls", "image_prompts", "hires", "refiner")
+    own = (
+        "model",
+        "memory",
+        "dtype",
+        "stored",
+        "start",
+        "mask",
+        "loras",
+        "controls",
+        "image_prompts",
+        "hires",
+        "refiner",
+    )
     fields: dict[str, Any] = {key: value for key, value in configuration.items() if key not in own}
     model = configuration["model"]
     family = SD1 if model == SEES_MASK else model
@@ -170,14 +190,13 @@ def request_of(root: Path, configuration: Mapping[str, Any]) -> Any:
         hires = dict(configuration["hires"])
         hires["upscaler"] = path("upscaler") if hires["upscaler"] == "upscaler" else hires["upscaler"]
         fields["hires"] = {**hires, "strength": 1.0}
-    if "refiner" in configuration:
-        fields["refiner"] = {
-            **configuration["refiner"],
-            "model": str(root / "second" / configuration["refiner"]["model"]),
-        }
+    for folder in refiner_folder(root, configuration):
+        fields["refiner"] = {**configuration["refiner"], "model": str(folder)}
     if configuration.get("start"):
         fields["strength"] = 1.0
-    return Request(**{"prompt": "a red house", "seed": 1, "model": str(root / model), "steps": 1, **fields})
+    return Request(
+        **{"prompt": "a red house", "seed": 1, "model": str(model_folder(root, configuration)), "steps": 1, **fields}
+    )
 
 
 def draw(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,8 +53,8 @@ ARROWS: dict[str, set[str]] = {
         " diffusion text upscaling",
         # a step and a decoding without numbers are the real ones, with what a request uses beside its model
         "memory": "model nn weights operations instructed controls guides upscaling text request",
-        "engine": "admission guides hires job wording memory controls text.words generation diffusion events weights"
-        " request images model",
+        "engine": "admission guides upscaling job wording memory controls text.words generation diffusion events"
+        " weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",

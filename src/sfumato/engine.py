@@ -17,7 +17,6 @@ from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
 from sfumato.guides import sampled, traits_of
-from sfumato.hires import check_upscaler
 from sfumato.images import NO_PICTURES, Pictures, PictureSource, named_picture, open_picture
 from sfumato.job import defaults_of
 from sfumato.memory import (
@@ -41,6 +40,7 @@ from sfumato.request.filling import worked_size
 from sfumato.request.said import Said
 from sfumato.request.traits import Sampled
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
+from sfumato.upscaling import check_upscaler
 from sfumato.weights.control_lora import shares
 from sfumato.weights.controls import control_file, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
@@ -154,7 +154,7 @@ def check_there(request: Request) -> None:
     for prompt in request.image_prompts:
         prompter_files(prompt)
     if request.hires is not None:
-        check_upscaler(request.hires)
+        check_upscaler(request.hires.upscaler, "hires.upscaler")
 
 
 def shape_of(request: Request, family: Family, start: tuple[int, int] | None) -> Shape:

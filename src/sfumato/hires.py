@@ -9,13 +9,12 @@ from torch import Tensor
 from sfumato import guides
 from sfumato import operations as op
 from sfumato.diffusion.presets import with_overrides
-from sfumato.errors import ModelNotFoundError, RequestError
 from sfumato.images import to_pixels
 from sfumato.nn.autoencoder import Posterior
-from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, Hires
+from sfumato.request import LATENT_UPSCALERS, Hires
 from sfumato.request.together import second_request
 from sfumato.text.words import check_second_loras
-from sfumato.upscaling import enlarge, enlarge_latent, network_file
+from sfumato.upscaling import check_upscaler, enlarge, enlarge_latent
 from sfumato.wording import filled_in
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ STAGE = "hires"  # what its draws of noise are keyed by, beside their purpose
 def second_pass(job: "Job", hires: Hires) -> "Job":
     """The job of the second pass. Raises RequestError for a size that is too large, or an unknown upscaler."""
     again = second_request(job.request)
-    check_upscaler(hires)
+    check_upscaler(hires.upscaler, "hires.upscaler")
     assert again.width is not None and again.height is not None
     sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
     guides.check(job.model, again, sampling)
@@ -41,15 +40,6 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
         said=said,
         stage=STAGE,
     )
-
-
-def check_upscaler(hires: Hires) -> None:
-    """Raise RequestError for an upscaler that is not there."""
-    if hires.upscaler not in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS):
-        try:
-            network_file(hires.upscaler)
-        except ModelNotFoundError as error:
-            raise RequestError(f"hires.upscaler is {hires.upscaler!r}: {error}", "hires.upscaler") from error
 
 
 def enlarged(first: "Job", second: "Job", latent: Tensor | None, upscaler: str) -> Posterior:

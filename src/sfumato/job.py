@@ -182,15 +182,56 @@ def prepare(
     request = request if request.seed is not None else replace(request, seed=draw_seed())
     said = filled_in(request) if said is None else said
     check_controls_there(request, model)
+    given = _read(request, image, mask, pictures)
+    named = given.request
+    if given.mask is not None or request.outpaint is not None:
+        model, named = guides.masking(model, named)
+    resolved, sampling = resolve(model, named, given.picture.size if given.picture else None, only, said)
+    assert resolved.width is not None and resolved.height is not None
+    fitted, part = _fitted(given, resolved, (resolved.width, resolved.height))
+    job = Job(
+        guides.reshaped(model.with_only(network_names(request)), resolved),
+        resolved,
+        sampling,
+        op.Canvas(resolved.width, resolved.height, model.stride),
+        fitted.picture,
+        fitted.mask,
+        {**given.inputs, **fitted.read.inputs},
+        part,
+        only,
+        said,
+        given.region_masks,
+        read=fitted.read,
+        unscaled=fitted.unscaled,
+    )
+    for each in (job, job.second):  # what cannot be run is told before anything is
+        assert each is None or (
+            each.levels and len(each.steerings) == len(request.controls) + len(request.image_prompts)
+        )
+    return job
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The pictures of a request, and the request with their digests in place of paths. `unscaled` is as in `Job`."""
+
+    request: Request
+    picture: Image.Image | None
+    mask: Image.Image | None
+    read: ReadControls
+    region_masks: tuple[Image.Image | None, ...]
+    inputs: Mapping[str, str]
+    unscaled: Image.Image | None = None
+
+
+def _read(request: Request, image: PictureSource | None, mask: PictureSource | None, pictures: Pictures) -> _Given:
+    """All pictures of a request, handed over or named by it."""
     picture, grey = _read_start(request, image, mask, pictures)
     inputs = {  # of the mask as it was given: replay looks for it
         name: f"sha256:{pixels_digest(each)}" for name, each in (("image", picture), ("mask", grey)) if each is not None
     }
     read = read_controls(request, pictures)
     regions, masks = _read_regions(request, pictures)
-    inputs |= {
-        f"region {number + 1} mask": str(each.mask) for number, each in enumerate(regions) if each.mask is not None
-    }
     named = replace(
         request,
         image=inputs.get("image"),
@@ -199,43 +240,34 @@ def prepare(
         image_prompts=read.prompts,
         regions=regions,
     )
-    if grey is not None or request.outpaint is not None:
-        model, named = guides.masking(model, named)
-    resolved, sampling = resolve(model, named, picture.size if picture else None, only, said)
-    assert resolved.width is not None and resolved.height is not None
-    size = (resolved.width, resolved.height)
-    if grey is not None and request.mask_invert:
+    inputs |= {
+        f"region {number + 1} mask": str(each.mask) for number, each in enumerate(regions) if each.mask is not None
+    }
+    return _Given(named, picture, grey, read, masks, inputs)
+
+
+def _fitted(given: _Given, resolved: Request, size: tuple[int, int]) -> tuple[_Given, Inset | None]:
+    """The start picture and the mask in the size of the request, and of what is worked on alone the whole picture."""
+    picture, grey, read = given.picture, given.mask, given.read
+    if grey is not None and resolved.mask_invert:
         grey = inverted(grey)
-    if picture is not None and request.outpaint is not None:
-        picture, grey = extended(picture, request.outpaint)
+    if picture is not None and resolved.outpaint is not None:
+        picture, grey = extended(picture, resolved.outpaint)
     part = None
-    if picture is not None and grey is not None and request.masked_only:
+    if picture is not None and grey is not None and resolved.masked_only:
         assert resolved.padding is not None
         part = inset(picture, grey, resolved.padding, size)
         read = read.within(picture.size, part.box)
         picture, grey = part.cut(size)
     latent = resolved.resize_mode == "latent"
     fit = RESIZES["stretch" if latent else resolved.resize_mode or "crop"]
-    job = Job(
-        guides.reshaped(model.with_only(network_names(request)), resolved),
-        resolved,
-        sampling,
-        op.Canvas(*size, model.stride),
-        fit(picture, *size) if picture else None,
-        fit(grey, *size) if grey else None,
-        {**inputs, **read.inputs},
-        part,
-        only,
-        said,
-        masks,
+    return replace(
+        given,
+        picture=fit(picture, *size) if picture else None,
+        mask=fit(grey, *size) if grey else None,
         read=read,
         unscaled=picture if latent and picture is not None and picture.size != size else None,
-    )
-    for each in (job, job.second):  # what cannot be run is told before anything is
-        assert each is None or (
-            each.levels and len(each.steerings) == len(request.controls) + len(request.image_prompts)
-        )
-    return job
+    ), part
 
 
 def _read_start(

@@ -89,6 +89,16 @@ def network_file(method: str) -> Path:
     return path
 
 
+def check_upscaler(method: str, field: str) -> None:
+    """Raise RequestError that names the field for a way to enlarge that is neither known nor the name of a network."""
+    if method in FILTERS or method in LATENT_UPSCALERS:
+        return
+    try:
+        network_file(method)
+    except ModelNotFoundError as error:
+        raise RequestError(f"{field} is {method!r}: {error}", field) from error
+
+
 def network_of(path: Path) -> Upscaler:
     """The network of a file, kept while the file stays as it is. Raises what `load_upscaler` raises."""
     state = path.stat() if path.exists() else None
@@ -110,6 +120,7 @@ def enlarged_picture(source: PictureSource, hires: Hires, device: torch.device) 
 
     Raises PictureError, RequestError for a size that is too large, and what `enlarge` raises.
     """
+    check_upscaler(hires.upscaler, "upscaler")
     opened = open_picture(source)
     picture = to_rgb(opened)
     width, height = hires.size_for(*picture.size)

@@ -119,5 +119,5 @@ def test_an_incomplete_autoencoder_is_refused(pipelines: Pipelines, other: tuple
     tensors = load_file(other[1] / "diffusion_pytorch_model.safetensors")
     del tensors["decoder.conv_out.bias"]
     save_file(tensors, tmp_path / "vae.safetensors")
-    with pytest.raises(WeightsError, match=r"1 tensors missing, first 'decoder\.conv_out\.bias'"):
+    with pytest.raises(WeightsError, match=r"1 tensor missing, first 'decoder\.conv_out\.bias'"):
         load(pipelines("sd1")[1], vae=tmp_path / "vae.safetensors")

@@ -220,7 +220,7 @@ def test_half_a_controlnet_and_other_files_are_refused(sd1: Model, network: Cont
     tensors = cldm(network)
     del tensors["zero_convs.1.0.weight"]
     save_file({**tensors, "extra.weight": torch.zeros(1)}, tmp_path / "half.safetensors")
-    with pytest.raises(WeightsError, match=r"1 tensors missing, first 'zero_convs.1.0.weight'; 1 tensors too many"):
+    with pytest.raises(WeightsError, match=r"1 tensor missing, first 'zero_convs.1.0.weight'; 1 tensor too many"):
         with_controls(sd1, [str(tmp_path / "half.safetensors")])
     save_file({"a.lora_A.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     with pytest.raises(WeightsError, match=r"no control network: it looks like a LoRA"):

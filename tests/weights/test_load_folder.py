@@ -288,8 +288,8 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "InstructPix2Pix without its weights": (rewrite("unet/config.json", in_channels=8), "of another shape"),
     "a truncated UNet": (cut(UNET), "truncated"),
     "a truncated text encoder": (cut(TEXT), "truncated"),
-    "a missing tensor": (retensor(UNET, lambda t: t.pop(LAYER)), f"1 tensors missing, first '{LAYER}'"),
-    "a tensor too many": (retensor(UNET, lambda t: t.update(x=torch.ones(1))), "1 tensors too many, first 'x'"),
+    "a missing tensor": (retensor(UNET, lambda t: t.pop(LAYER)), f"1 tensor missing, first '{LAYER}'"),
+    "a tensor too many": (retensor(UNET, lambda t: t.update(x=torch.ones(1))), "1 tensor too many, first 'x'"),
     "a tensor of another shape": (retensor(UNET, lambda t: t.update({LAYER: torch.ones(3)})), r"\[3\] instead of"),
     "a tensor of integers": (
         retensor(UNET, lambda t: t.update({LAYER: torch.ones_like(t[LAYER], dtype=torch.int8)})),

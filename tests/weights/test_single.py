@@ -148,13 +148,13 @@ def test_attention_of_the_autoencoder_is_read_as_matrices_too(singles: Callable[
 Change = Callable[[dict[str, torch.Tensor]], Any]
 IN = UNET + "input_blocks.0.0.weight"
 BROKEN: dict[str, tuple[Change, str]] = {
-    "a missing tensor": (lambda t: t.pop(UNET + "out.2.bias"), "1 tensors missing, first 'model.diffusion_model.out.2"),
+    "a missing tensor": (lambda t: t.pop(UNET + "out.2.bias"), "1 tensor missing, first 'model.diffusion_model.out.2"),
     "many missing": (
         lambda t: [t.pop(name) for name in list(t) if ".middle_block." in name],
         r"\d+ tensors missing, first",
     ),
-    "an unknown tensor in the UNet": (lambda t: t.update({UNET + "extra.weight": torch.ones(1)}), "1 tensors too many"),
-    "an unknown tensor in the VAE": (lambda t: t.update({"first_stage_model.x": torch.ones(1)}), "1 tensors too many"),
+    "an unknown tensor in the UNet": (lambda t: t.update({UNET + "extra.weight": torch.ones(1)}), "1 tensor too many"),
+    "an unknown tensor in the VAE": (lambda t: t.update({"first_stage_model.x": torch.ones(1)}), "1 tensor too many"),
     "another shape": (lambda t: t.update({IN: torch.ones(32, 9, 3, 3)}), r"\[32, 9, 3, 3\] instead of \[32, 4, 3, 3\]"),
     "float8 scales": (lambda t: t.update({UNET + "out.2.scale_weight": torch.ones(1)}), "too many"),
     "integers": (lambda t: t.update({IN: torch.ones(32, 4, 3, 3, dtype=torch.int8)}), "holds I8"),

@@ -78,5 +78,5 @@ def test_a_checkpoint_that_lacks_a_tensor_is_not_verified_as_just_a_file(pipelin
         metadata = file.metadata()
     del tensors["model.diffusion_model.out.2.bias"]
     save_file(tensors, tmp_path / "less.safetensors", metadata)
-    with pytest.raises(WeightsError, match="1 tensors missing"):
+    with pytest.raises(WeightsError, match="1 tensor missing"):
         verify(tmp_path / "less.safetensors")

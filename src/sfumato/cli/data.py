@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -61,7 +61,7 @@ def check(
 
         write_document({**asdict(report), "sheet": None if sheet is None else str(sheet)})
     else:
-        _print(report)
+        _print(report, sys.stdout if sheet is None else sys.stderr)
         if sheet is not None:
             write_line(sheet)
     if report.problems:
@@ -75,8 +75,8 @@ def _check_sheet(path: Path) -> None:
         raise OutputError(f"{path} exists. Choose another name; nothing is overwritten.")
 
 
-def _print(report: "Report") -> None:
-    """The report as a table on stdout."""
+def _print(report: "Report", file: TextIO) -> None:
+    """The report as a table on stdout; on stderr where a file was made, whose path alone is there."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -86,7 +86,7 @@ def _print(report: "Report") -> None:
     table.add_column(overflow="fold")
     for name, told in _rows(report):
         table.add_row(Text(name), Text(told, style="bold red" if name == "refused" else ""))
-    Console(file=sys.stdout).print(table)
+    Console(file=file).print(table)
 
 
 def _rows(report: "Report") -> list[tuple[str, str]]:

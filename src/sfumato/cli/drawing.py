@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -61,7 +61,7 @@ def txt2img(
     voice: Voice,
 ) -> None:
     """Draw what the words say."""
-    begins = varying.fields() | enlarging.fields() | steered.fields() | guides.fields() | sizes.fields()
+    begins = fields_of(varying, enlarging, steered, guides, sizes)
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
@@ -84,16 +84,7 @@ def img2img(
     strength_rule: StrengthRule = None,
 ) -> None:
     """Draw what the words say, beginning from a picture."""
-    begins = {
-        "image": image,
-        "strength": strength,
-        "strength_rule": strength_rule,
-        **varying.fields(),
-        **steered.fields(),
-        **fitting.fields(),
-        **guides.fields(),
-        **sizes.fields(),
-    }
+    begins = started(image, strength, strength_rule) | fields_of(varying, steered, fitting, guides, sizes)
     draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
@@ -122,18 +113,9 @@ def inpaint(
 
     What is black in the mask stays as it is, byte for byte.
     """
-    begins = {
-        "image": image,
-        "mask": mask,
-        "strength": strength,
-        "strength_rule": strength_rule,
-        **varying.fields(),
-        **steered.fields(),
-        **fitting.fields(),
-        **guides.fields(),
-        **sizes.fields(),
-    }
-    draw(request_of(prompts, which, drawing, begins | masking.fields() | grey.fields()), destination, machine, voice)
+    begins = started(image, strength, strength_rule) | {"mask": mask}
+    begins |= fields_of(varying, steered, fitting, guides, sizes, masking, grey)
+    draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
 
 
 @app.command("outpaint")
@@ -155,8 +137,25 @@ def outpaint(
 
     The picture keeps its bytes but for a soft edge at those sides.
     """
-    begins = {"image": image, "strength": strength, "strength_rule": strength_rule}
-    draw(request_of(prompts, which, drawing, begins | growing.fields() | varying.fields()), destination, machine, voice)
+    begins = started(image, strength, strength_rule) | fields_of(growing, varying)
+    draw(request_of(prompts, which, drawing, begins), destination, machine, voice)
+
+
+class Fields(Protocol):
+    """A group of options."""
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the request that they are."""
+
+
+def fields_of(*groups: Fields) -> dict[str, Any]:
+    """The fields of several groups of options."""
+    return {name: value for group in groups for name, value in group.fields().items()}
+
+
+def started(image: str | None, strength: float | None, strength_rule: str | None) -> dict[str, Any]:
+    """The fields about beginning from a picture."""
+    return {"image": image, "strength": strength, "strength_rule": strength_rule}
 
 
 def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Mapping[str, Any]) -> Request:

@@ -10,6 +10,7 @@ from sfumato.cli import merging, registering
 from sfumato.cli.options import Voice, between, grouped, number
 from sfumato.cli.output import write_document, write_line
 from sfumato.cli.progress import note, progress
+from sfumato.errors import OutputFormatError
 from sfumato.weights.writing import refuse_existing
 
 if TYPE_CHECKING:
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, inspect, name and convert models.")
 app.registered_commands += registering.app.registered_commands + merging.app.registered_commands
 
+NOT_WRITTEN = (
+    ".bin",
+    ".ckpt",
+    ".pt",
+    ".pth",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".msgpack",
+    ".zip",
+)  # endings of weights elsewhere
 STORED = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # safetensors' words for what we read and write
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Alias, file, folder or org/name.", show_default=False)]
@@ -92,6 +104,16 @@ def show(
         write_line(f"note: {line}")
 
 
+def _check_ending(output: Path) -> None:
+    """Raise OutputFormatError for a file of weights that is not written; folders may have a point in their names."""
+    ending = output.suffix.lower()
+    if ending in NOT_WRITTEN or (ending == ".safetensors" != output.suffix):
+        raise OutputFormatError(
+            f"{output} ends in {output.suffix}, which is not written; name a file that ends in .safetensors, or a new "
+            "folder."
+        )
+
+
 @app.command("convert")
 @grouped
 def convert(
@@ -116,6 +138,7 @@ def convert(
 
     A model: a diffusers folder, or one .safetensors file with the original names; without an averaged copy (EMA).
     """
+    _check_ending(output)
     refuse_existing(output, overwrite=overwrite)
     if to is not None:
         _convert_lora(model, output, to, dtype, voice=voice, overwrite=overwrite)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.drawing import check_picture, request_of
+from sfumato.cli.drawing import check_picture, fields_of, request_of, started
 from sfumato.cli.options import Destination, Drawing, Voice, Which, grouped
 from sfumato.cli.output import Gallery, slug, write_document
 from sfumato.cli.progress import progress
@@ -55,8 +55,8 @@ def grid(
     Each cell is a picture of its own; the last is the sheet of them all, with labels. All cells have one seed unless
     an axis gives seeds. What was drawn stays when it is interrupted, and so does a sheet of it.
     """
-    begins = {"image": image, "mask": mask, "strength": strength, "strength_rule": strength_rule}
-    begins |= varying.fields() | enlarging.fields() | fitting.fields() | masking.fields()
+    begins = started(image, strength, strength_rule) | {"mask": mask}
+    begins |= fields_of(varying, enlarging, fitting, masking)
     request = request_of([prompt], which, drawing, begins)
     if request.seed is None:
         request = replace(request, seed=secrets.randbits(SEED_BITS))

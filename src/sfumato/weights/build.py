@@ -19,7 +19,7 @@ from sfumato.weights.arena import reserve
 from sfumato.weights.files import DTYPES, TensorFile, check_finite, is_finite
 from sfumato.weights.header import FLOATING
 from sfumato.weights.naming import Naming, Rule, their_shapes
-from sfumato.weights.recognise import Shapes, recognise
+from sfumato.weights.recognise import Shapes, counted, recognise
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -95,11 +95,11 @@ def check_parts(path: Path, title: str, parts: Iterable[Part], tensors: TensorFi
         return
     differences = []
     if missing:
-        differences.append(f"{len(missing)} tensors missing, first {missing[0]!r}")
+        differences.append(f"{counted(len(missing), 'tensor')} missing, first {missing[0]!r}")
     if other:
-        differences.append(f"{len(other)} tensors of another shape or type, first {other[0]}")
+        differences.append(f"{counted(len(other), 'tensor')} of another shape or type, first {other[0]}")
     if unknown:
-        differences.append(f"{len(unknown)} tensors too many, first {unknown[0]!r}")
+        differences.append(f"{counted(len(unknown), 'tensor')} too many, first {unknown[0]!r}")
     looks = recognise(found)
     raise WeightsError(
         f"{path} is not {title}: {'; '.join(differences)}. It looks like {looks.what} ({looks.reason}). "

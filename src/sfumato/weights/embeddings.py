@@ -22,6 +22,7 @@ from sfumato.text.encode import TextStack
 from sfumato.weights.component_files import weight_files
 from sfumato.weights.files import check_finite, open_file
 from sfumato.weights.locate import locate
+from sfumato.weights.recognise import counted
 from sfumato.weights.writing import written_aside
 
 EmbeddingDialect = Literal["diffusers", "kohya"]
@@ -67,8 +68,8 @@ def load_embedding(path: Path | str) -> WordVectors:
         word, chosen = (path.stem if names[0] in NAMELESS else names[0]), names
     else:
         raise WeightsError(
-            f"{path} is no embedding: it holds {len(names)} tensors, first {names[0] if names else 'none'!r}; an "
-            f"embedding is one tensor, or {' and '.join(PAIR)}."
+            f"{path} is no embedding: it holds {counted(len(names), 'tensor')}, first "
+            f"{names[0] if names else 'none'!r}; an embedding is one tensor, or {' and '.join(PAIR)}."
         )
     vectors = []
     for name in chosen:

@@ -68,7 +68,12 @@ def recognise(shapes: Shapes) -> Recognised:
         if part is not None:
             return part
     names = ", ".join(repr(name[:80]) for name in list(shapes)[:3])
-    return Recognised("nothing that sfumato knows", None, f"{len(shapes):,} tensors, first {names}")
+    return Recognised("nothing that sfumato knows", None, f"{counted(len(shapes), 'tensor')}, first {names or 'none'}")
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def recognise_checkpoint(shapes: Shapes) -> Recognised:
