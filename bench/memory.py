@@ -34,12 +34,10 @@ def told(model: str, side: int, *, wide: int | None = None, memory: str = PLENTY
 
 
 def configurations() -> Iterator[dict[str, Any]]:
-    """Sixty ways to draw; small ones for the most part, since a processor computes them all."""
-    yield from saving()
-    yield from with_networks()
-    yield from from_pictures()
-    yield from large()
-    yield from plain()
+    """Sixty ways to draw; small ones for the most part, since a processor computes them all. Of each kind in turn."""
+    kinds = (plain(), with_networks(), saving(), from_pictures(), large())
+    for turn in itertools.zip_longest(*kinds):
+        yield from (each for each in turn if each is not None)
 
 
 def with_networks() -> Iterator[dict[str, Any]]:
@@ -266,6 +264,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--every", type=int, default=1, help="only each so many of the configurations")
     parser.add_argument("--only", default="", help="only those with this text in them")
+    parser.add_argument("--root", type=Path, help="a folder in which the files are kept for another time")
     chosen = parser.parse_args()
     if chosen.one:
         print(json.dumps(draw(Path(chosen.one[0]), json.loads(chosen.one[1]))))
@@ -275,7 +274,7 @@ def main() -> None:
     runs = [each for each in itertools.islice(configurations(), 0, None, chosen.every) if chosen.only in in_words(each)]
     errors = []
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root = chosen.root or Path(folder)
         Image.new("RGB", (512, 512), (90, 120, 60)).save(root / "picture.png")
         for configuration in runs:
             make(root, configuration)

@@ -15,6 +15,15 @@ def test_rendered_scenes_are_a_set_without_faults(sfumato: Run, here: Path) -> N
     assert (here / "sheet.png").is_file()
 
 
+def test_where_a_sheet_is_made_its_path_alone_is_on_stdout(sfumato: Run, here: Path) -> None:
+    assert sfumato("scenes", "render", "world", "--count", 2, "--size", 64).returncode == 0
+    done = sfumato("data", "check", "world", "--size", 64, "--sheet", "sheet.png")
+    assert (done.returncode, done.stdout) == (0, "sheet.png\n")
+    assert "captions" in done.stderr
+    plain = sfumato("data", "check", "world", "--size", 64)
+    assert (plain.stderr, "captions" in plain.stdout) == ("", True)
+
+
 def test_wrong_input_is_one_paragraph(sfumato: Run, here: Path) -> None:
     assert sfumato("data", "--help").returncode == 0
     wrong = sfumato("data", "check", "none", "--size", 100)

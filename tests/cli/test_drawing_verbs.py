@@ -215,5 +215,5 @@ def test_upscale_with_and_without_words(sfumato: Run, model: Path, here: Path, p
     assert done.returncode == 0, done.stderr
     assert pixels(here / "drawn.png").shape == (80, 80, 3)
     done = sfumato("upscale", photo, "--upscaler", "magic")
-    assert done.returncode == 1  # a name that leads nowhere, as an unknown model
+    assert done.returncode == 2  # as --hires-upscaler magic
     assert "no upscaler 'magic'" in done.stderr

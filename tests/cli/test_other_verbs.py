@@ -23,6 +23,9 @@ def test_a_model_is_named_shown_converted_verified_and_forgotten(sfumato: Run, m
     assert unet["dtypes"] == ["F16"]
     verified = sfumato("models", "verify", "folder")
     assert [line.split()[1] for line in verified.stdout.splitlines()] == ["unet", "vae", "text_encoder"]
+    for name in ("tiny.bin", "tiny.ckpt", "tiny.SAFETENSORS"):
+        wrong = sfumato("models", "convert", "tiny", name)
+        assert (wrong.returncode, "ends in .safetensors, or a new folder" in wrong.stderr) == (2, True), wrong.stderr
     refused = sfumato("models", "convert", "tiny", "folder")
     assert (refused.returncode, "folder exists" in refused.stderr) == (1, True)
     assert sfumato("models", "remove", "tiny").returncode == 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
 SCRATCH = 1.35  # times what is counted: copies in other layouts, pieces between tensors
-CONSTANT = 125 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+CONSTANT = 200 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
 TILE = 512  # pixels of an autoencoder's tile
 UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
 MOST = 12 * 1024  # bytes for each pixel of a picture, of SD 1.x and XL in float32 with guidance: measured, and doubled

@@ -127,13 +127,12 @@ def test_styles_are_those_of_the_request() -> None:
     assert (found.prompt, found.styles) == ("a cat", ("oil", "warm"))
 
 
-def test_words_that_are_embeddings_names_bring_them_along() -> None:
-    """modules/textual_inversion: any word of either prompt. LoRAs in prompts are the request's own affair."""
+def test_what_prompts_name_is_the_requests_own_affair() -> None:
+    """LoRAs and embeddings are found by whoever draws, in the dialect's prompts."""
     body = {"prompt": "a <lora:ink:0.8> cat", "negative_prompt": "easynegative, dog"}
     request = order(body).request
     assert (request.prompt, request.dialect) == ("a <lora:ink:0.8> cat", "a1111")
-    assert [(each.name, each.word) for each in request.embeddings] == [("bad/EasyNegative", "EasyNegative")]
-    assert order({"prompt": "uneasynegative"}).request.embeddings == ()
+    assert request.embeddings == ()
 
 
 def test_a_start_picture_is_drawn_over_as_a1111_counts() -> None:

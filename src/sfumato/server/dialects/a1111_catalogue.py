@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, Embedding, checked_upscaler
+from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, checked_upscaler
 from sfumato.server.dialects.a1111_fields import refuse
 from sfumato.server.problems import Problem
 from sfumato.server.values import ModelCard
@@ -70,16 +70,6 @@ class Catalogue:
             return way
         there = ", ".join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS, *self.upscalers))
         raise refuse("hr_upscaler", f"is {name!r}; there are {there}")
-
-    def embeddings_in(self, *prompts: str) -> tuple[Embedding, ...]:
-        """The embeddings whose names are words of the prompts, in any case: A1111 needs no other mark."""
-        named = ((place, PurePath(known).stem) for known, place in self.embeddings.items())
-        return tuple(Embedding(place, word) for place, word in named if _is_word(word, prompts))
-
-
-def _is_word(name: str, prompts: Sequence[str]) -> bool:
-    word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
-    return any(word.search(prompt) for prompt in prompts)
 
 
 def _stems(name: str) -> tuple[str, str]:

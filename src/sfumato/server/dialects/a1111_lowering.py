@@ -102,7 +102,6 @@ def lower(
         "prompt": prompts[0],
         "negative_prompt": prompts[1],
         "styles": tuple(fields.items("styles")),
-        "embeddings": catalogue.embeddings_in(*prompts),
         "model": model.name if model else None,
         "vae": catalogue.vae(options.get("sd_vae")),
         "seed": seed_of(fields, "seed"),
