@@ -108,7 +108,8 @@ def test_killed_at_random_moments_nothing_is_lost_or_made_twice(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_killed_five_hundred_times_nothing_is_lost_or_made_twice(tmp_path: Path) -> None:
-    kill_at_random(tmp_path / "data", kills=500, clients=4)
+    """SFUMATO_TEST_KILLS is another number of kills."""
+    kill_at_random(tmp_path / "data", kills=int(os.environ.get("SFUMATO_TEST_KILLS", 500)), clients=4)
 
 
 def kill_at_random(data: Path, kills: int, clients: int) -> None:

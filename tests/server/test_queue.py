@@ -157,10 +157,37 @@ def test_a_folder_belongs_to_one_server(tmp_path: Path) -> None:
 
 
 def test_the_database_is_written_for_process_death(connection: sqlite3.Connection) -> None:
-    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
-    assert connection.execute("PRAGMA synchronous").fetchone()[0] == 3  # EXTRA
+    assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: each commit is flushed
     assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
     assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+
+
+def test_nobody_else_can_use_the_database_meanwhile(tmp_path: Path) -> None:
+    opened = open_database(tmp_path / "queue.sqlite")
+    with pytest.raises(DataFolderError, match="locked"):
+        open_database(tmp_path / "queue.sqlite")
+    other = sqlite3.connect(tmp_path / "queue.sqlite", timeout=0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("SELECT count(*) FROM jobs")
+    other.close()
+    assert not list(tmp_path.glob("*-shm"))
+    opened.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["queue.sqlite"]  # all is in one file in the end
+
+
+def test_a_database_with_a_rollback_journal_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    open_database(path).close()
+    before = sqlite3.connect(path)
+    before.execute("PRAGMA journal_mode=TRUNCATE")
+    before.execute("INSERT INTO facts (key, value) VALUES ('a', 'b')")
+    before.commit()
+    before.close()
+    after = open_database(path)
+    assert after.execute("SELECT value FROM facts WHERE key = 'a'").fetchone()[0] == "b"
+    assert after.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    after.close()
 
 
 def test_a_newer_or_a_damaged_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -72,8 +72,7 @@ class Album:
         with self.database.reading() as connection:
             row = gallery.get_picture(connection, id)
         path = self.folders.pictures / row["file"]
-        if not path.is_file():
-            raise Problem(410, "picture.gone", "the picture's file is not there any more")
+        self._check_there(path)
         return path if format == "png" else self.folders.converted(path, id, format)
 
     def thumbnail(self, id: str, size: int) -> Path:
@@ -137,7 +136,7 @@ class Album:
             made.place.unlink()
 
     def pixels_file(self, id: str) -> tuple[Path, tuple[int, int]]:
-        """The file of an upload or a picture by its pixels, and its size. Raises Problem 404."""
+        """The file of an upload or a picture by its pixels, and its size. Raises Problem 404 or 410."""
         with self.database.reading() as connection:
             found = connection.execute(
                 "SELECT 'u' AS kind, file, width, height FROM uploads WHERE id = ?1 "
@@ -147,7 +146,12 @@ class Album:
         if found is None:
             raise Problem(404, "upload.unknown", "there is no such picture; upload it first")
         folder = self.folders.uploads if found["kind"] == "u" else self.folders.pictures
+        self._check_there(folder / found["file"])
         return folder / found["file"], (found["width"], found["height"])
+
+    def _check_there(self, path: Path) -> None:
+        if not self.folders.is_own(path):
+            raise Problem(410, "picture.gone", "the picture's file is not there any more")
 
     def check_room(self) -> None:
         if shutil.disk_usage(self.settings.data).free < self.settings.limits.reserve:

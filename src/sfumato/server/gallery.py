@@ -50,6 +50,10 @@ class Folders:
         flush(folder)
         return f"{day}/{id}.png"
 
+    def is_own(self, path: Path) -> bool:
+        """Is a file there, in our folder, and no link that leads out of it?"""
+        return path.is_file() and path.resolve().is_relative_to(self.data.resolve())
+
     def thumbnail(self, picture: Path, id: str, size: int) -> Path:
         """A WebP within a square of the next power of two above `size`, made when it is first asked for."""
         side = 1 << max(size - 1, 1).bit_length()
