@@ -52,9 +52,10 @@ ARROWS: dict[str, set[str]] = {
         "generation": "trajectory guides job hires operations events preview request model metadata images masks"
         " diffusion text upscaling",
         # a step and a decoding without numbers are the real ones, with what a request uses beside its model
-        "memory": "model nn weights operations instructed controls guides upscaling text request",
-        "engine": "admission guides upscaling job wording memory controls text.words generation diffusion events"
-        " weights request images model",
+        "memory": "model nn weights operations instructed controls guides upscaling text request images",
+        "devices": "",
+        "engine": "devices admission guides upscaling job wording memory controls text.words generation diffusion"
+        " events weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         "speed": "operations model diffusion",
         "scenes": "",
@@ -69,8 +70,8 @@ ARROWS: dict[str, set[str]] = {
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
         "server.describe": "server diffusion guides job metadata weights",  # and the one that describes models
         "client": "request events metadata opening server.values",
-        "cli": "allocator client controls engine evaluate events images metadata operations replay request scenes"
-        " batch plots server speed upscaling text train weights wording",
+        "cli": "allocator client controls devices engine evaluate events images metadata operations replay request"
+        " scenes batch plots server speed upscaling text train weights wording",
         "__main__": "cli",
     }.items()
 }

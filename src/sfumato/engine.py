@@ -1,7 +1,6 @@
 """Runs jobs: finds and keeps models, and says on which device and in which precision they run."""
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +11,17 @@ from torch import nn
 
 from sfumato.admission import admit
 from sfumato.controls.reading import control_names
+from sfumato.devices import choose_device, choose_dtype
 from sfumato.diffusion.presets import PRESETS, with_overrides
-from sfumato.errors import ModelNotFoundError, RequestError
+from sfumato.errors import ModelNotFoundError
 from sfumato.events import Event, Halt, Loading
 from sfumato.generation import stream
 from sfumato.guides import sampled, traits_of
-from sfumato.images import NO_PICTURES, Pictures, PictureSource, named_picture, open_picture
+from sfumato.images import NO_PICTURES, Pictures, PictureSource
 from sfumato.job import defaults_of
 from sfumato.memory import (
     TILE,
     Plan,
-    Shape,
     available,
     bytes_of,
     checked_budget,
@@ -30,13 +29,15 @@ from sfumato.memory import (
     make_plan,
     networks,
     open_beside,
+    picture_size,
     readable_size,
     resident,
+    shape_of,
+    size_of,
     surely_fits,
 )
-from sfumato.model import Family, Model
-from sfumato.request import LATENT_UPSCALERS, Embedding, Lora, Request, draw_seed
-from sfumato.request.filling import worked_size
+from sfumato.model import Model
+from sfumato.request import Embedding, Lora, Request, draw_seed
 from sfumato.request.said import Said
 from sfumato.request.traits import Sampled
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
@@ -53,51 +54,6 @@ from sfumato.weights.streamed import can_stream, read_streamed
 from sfumato.wording import filled_in
 
 log = logging.getLogger(__name__)
-
-DEVICES = ("cpu", "cuda", "mps")
-DTYPES: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
-
-
-def choose_device(name: str | None = None) -> torch.device:
-    """The device of a name such as "cuda:1"; without one, the best that this machine has: CUDA, then MPS, then CPU.
-
-    Raises RequestError for a name that is none, or a device that is not there.
-    """
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in DEVICES or (number and not number.isdecimal()):
-        raise RequestError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}, or like cuda:1", "device")
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if int(number or 0) >= there:
-        raise RequestError(f"device is {name!r}; this machine has {there} of that kind; try --device cpu", "device")
-    return torch.device(name)
-
-
-def choose_dtype(name: str | None, device: torch.device) -> torch.dtype | None:
-    """The precision of a name; without one, float32 on a CPU and that of the model's files elsewhere (None).
-
-    Raises RequestError for another name.
-    """
-    if name is None:
-        return torch.float32 if device.type == "cpu" else None
-    return named_dtype(name)
-
-
-def named_dtype(name: str) -> torch.dtype:
-    """The precision of a name. Raises RequestError for another name."""
-    if name not in DTYPES:
-        raise RequestError(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}", "dtype")
-    return DTYPES[name]
 
 
 def state_of(path: Path) -> "FileState":
@@ -130,19 +86,6 @@ class KeptControl:
     network: nn.Module
 
 
-def size_of(opened: Opened) -> int:
-    """The bytes of an opened model's files."""
-    files = {path for component in opened.components.values() for path in component.tensors.paths}
-    return sum(path.stat().st_size for path in files)
-
-
-def picture_size(request: Request, image: PictureSource | None, pictures: Pictures) -> tuple[int, int] | None:
-    """The width and height of the start picture, handed over or named; None without. Errors are those of `run`."""
-    if image is None and request.image is None:
-        return None
-    return open_picture(named_picture(request.image, "image", pictures) if image is None else image).size
-
-
 def check_there(request: Request) -> None:
     """Raise ModelNotFoundError, or RequestError, for a file beside the model that a request names and is not there."""
     for lora in request.loras:
@@ -155,30 +98,6 @@ def check_there(request: Request) -> None:
         prompter_files(prompt)
     if request.hires is not None:
         check_upscaler(request.hires.upscaler, "hires.upscaler")
-
-
-def shape_of(request: Request, family: Family, start: tuple[int, int] | None) -> Shape:
-    """What a request draws with a model of a family, the larger of its passes; `start` is its start picture's size.
-
-    Raises RequestError for a start picture that needs a size.
-    """
-    width, height = worked_size(family.size, request, start)
-    guidances = [family.guidance if request.guidance is None else request.guidance]
-    encodes = start is not None
-    if request.hires is not None:
-        width, height = max((width, height), request.hires.size_for(width, height), key=math.prod)
-        guidances += [] if request.hires.guidance is None else [request.hires.guidance]
-        encodes = encodes or request.hires.upscaler not in LATENT_UPSCALERS
-    return Shape(
-        width,
-        height,
-        batch=min(request.batch or 1, request.total),
-        guided=any(guidance != 1 for guidance in guidances),
-        encodes=encodes,
-        seen=None if request.windows is None else request.windows.filled(family.size).size,
-        prompts=1 + len(request.regions),
-        seamless=request.tiling is not None,
-    )
 
 
 ModelKey = tuple[str | None, str | None, str | None]

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from tiny_models import SIZE, Pair, recorded, scene
 
-from sfumato.engine import Engine, shape_of
+from sfumato.engine import Engine
 from sfumato.errors import MemoryLimitError, RequestError
 from sfumato.events import Finished
 from sfumato.generation import generate
-from sfumato.memory import Held, Plan, Shape, make_plan, parse_size, resident
+from sfumato.memory import Held, Plan, Shape, make_plan, parse_size, resident, shape_of
 from sfumato.model import Model
 from sfumato.request import Request
 from sfumato.weights.families import SD15

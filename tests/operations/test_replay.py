@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from tiny_models import SIZE, Pair, scene
 
-from sfumato.engine import Engine, choose_device, choose_dtype
+from sfumato.devices import choose_device, choose_dtype
+from sfumato.engine import Engine
 from sfumato.errors import PictureError, RequestError
 from sfumato.events import Finished, Loading
 from sfumato.metadata import CHUNK, describe, save, stamp

@@ -40,7 +40,7 @@ def examine(machine: Machine) -> tuple[dict[str, Any], list[str]]:
     from importlib import metadata, resources, util
 
     import sfumato
-    from sfumato.engine import choose_device, choose_dtype
+    from sfumato.devices import choose_device, choose_dtype
     from sfumato.errors import ModelNotFoundError
     from sfumato.weights.load import embedded
     from sfumato.weights.locate import aliases, home, hub_cache

@@ -48,7 +48,7 @@ def merge(
     """Mix two models, or add the difference of two to a third: FIRST + W (SECOND - MINUS)."""
     blocks = dict(_block(text) for text in block or ())
     refuse_existing(output, overwrite=overwrite)
-    from sfumato.engine import named_dtype
+    from sfumato.devices import named_dtype
     from sfumato.weights.merge import merge as mix
 
     with progress() as bar:

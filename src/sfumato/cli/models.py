@@ -143,7 +143,7 @@ def convert(
     if to is not None:
         _convert_lora(model, output, to, dtype, voice=voice, overwrite=overwrite)
         return
-    from sfumato.engine import named_dtype
+    from sfumato.devices import named_dtype
     from sfumato.weights.describe import describe
     from sfumato.weights.load import load
     from sfumato.weights.save import save_file, save_folder
@@ -174,7 +174,7 @@ def convert(
 
 
 def _convert_lora(name: str, output: Path, to: str, dtype: str | None, *, voice: Voice, overwrite: bool) -> None:
-    from sfumato.engine import named_dtype
+    from sfumato.devices import named_dtype
     from sfumato.weights.lora import locate_lora
     from sfumato.weights.lora_save import WRITTEN, convert_lora
 
@@ -214,7 +214,7 @@ def assemble(
     The folders are the export folders of training runs: unet, vae, text_encoder, tokenizer and scheduler.
     """
     refuse_existing(output, overwrite=overwrite)
-    from sfumato.engine import named_dtype
+    from sfumato.devices import named_dtype
     from sfumato.weights.assemble import assemble as put_together
 
     written = put_together(

@@ -93,7 +93,7 @@ def _refuse_unused(*groups: Redrawing | Which | Drawing | Varying) -> None:
 def _enlarge(image: str, hires: Hires, destination: Destination, machine: Painter, voice: Voice) -> None:
     """Make a picture larger without a model."""
     gallery = Gallery(destination.output, 1, overwrite=destination.overwrite, told=not voice.json)
-    from sfumato.engine import choose_device
+    from sfumato.devices import choose_device
     from sfumato.upscaling import enlarged_picture
 
     with progress() as bar:

@@ -4,6 +4,7 @@ Weights are counted from the files' headers. What the networks hold while they r
 numbers, on PyTorch's meta device, and corrected by what was measured (`python -m bench.memory`).
 """
 
+from sfumato.memory.asked import picture_size, shape_of, size_of
 from sfumato.memory.beside import NOTHING, Beside, files_beside, open_beside
 from sfumato.memory.held import TILE, Held, Shape, bytes_of, networks, surely_fits
 from sfumato.memory.plan import Plan, make_plan
@@ -25,7 +26,10 @@ __all__ = [
     "networks",
     "open_beside",
     "parse_size",
+    "picture_size",
     "readable_size",
     "resident",
+    "shape_of",
+    "size_of",
     "surely_fits",
 ]
