@@ -2,7 +2,8 @@
 
 Sixty configurations of the published families, each in a process of its own, which draws as the command line does.
 The weights are zeros (`bench.blank`): what is held does not depend on their values. Prints a row for each, and last how
-many estimates were within what is promised.
+many estimates were within what is promised. With `--small` the networks have a fifth of the widths, and pictures twice
+the sides, which takes minutes in place of hours.
 """
 
 import argparse
@@ -10,8 +11,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 LOW, HIGH, SHARE = -0.05, 0.30, 0.95  # what is promised: the estimate within these of the peak, for so many
 PLENTY = "900GB"  # a budget in which nothing has to be saved
-THREADS = 2
+THREADS = 1  # more wait for each other where other work goes on
 GIB = 2**30
 SD1, SD2, XL, SEES_MASK = "sd15", "sd2", "sdxl", "sd15-inpaint"
 
@@ -27,8 +26,9 @@ SD1, SD2, XL, SEES_MASK = "sd15", "sd2", "sdxl", "sd15-inpaint"
 def told(model: str, side: int, *, wide: int | None = None, memory: str = PLENTY, **fields: Any) -> dict[str, Any]:
     """A configuration: a model's family, a size, a budget, and other fields of the request.
 
-    Beside those of a request there are `dtype`, `stored` (the numbers of the model's files, float16 unless told), and
-    `start` and `mask`, which are drawn here; LoRAs, control networks and upscalers are names of what `make` writes.
+    Beside those of a request there are `dtype`, `stored` (the numbers of the model's files, float16 unless told),
+    `share` (a budget, as a part of the estimate without one), and `start` and `mask`, which are drawn here; LoRAs,
+    control networks and upscalers are names of what `make` writes.
     """
     return {"model": model, "width": wide or side, "height": side, "memory": memory, **fields}
 
@@ -60,13 +60,13 @@ def with_networks() -> Iterator[dict[str, Any]]:
 def saving() -> Iterator[dict[str, Any]]:
     """Budgets in which something has to be saved."""
     yield told(SD1, 128, memory="low")
-    yield told(SD1, 256, memory="2GB")
-    yield told(SD1, 256, memory="2GB", loras=["lora"])
+    yield told(SD1, 256, share=0.5)
+    yield told(SD1, 256, share=0.5, loras=["lora"])
     yield told(SD1, 192, memory="low", start=True, guidance=1)
-    yield told(SD1, 128, memory="2GB", controls=["controlnet"])
-    yield told(SD1, 576, memory="2GB", guidance=1)
+    yield told(SD1, 128, share=0.5, controls=["controlnet"])
+    yield told(SD1, 576, share=0.5, guidance=1)
     yield told(SD2, 128, memory="low", loras=["lora"])
-    yield told(SD2, 256, memory="2500MB", start=True)
+    yield told(SD2, 256, share=0.5, start=True)
     yield told(XL, 128, memory="low", guidance=1)
     yield told(XL, 128, memory="low", loras=["lora"])
     yield told(XL, 128, memory="low", controls=["controlnet"], guidance=1)
@@ -105,28 +105,28 @@ def large() -> Iterator[dict[str, Any]]:
     yield told(SD1, 512, stored="float32")
     yield told(SD2, 384, wide=512, guidance=1, stored="float32")
     yield told(SD1, 384, count=2, batch=2, guidance=1)
-    yield told(SD1, 640, memory="5500MB", guidance=1)
+    yield told(SD1, 640, share=0.93, guidance=1)
     yield told(SD1, 768, wide=640, guidance=1, stored="float32")
     yield told(SD1, 1024, guidance=1, stored="float32")
 
 
-def make(root: Path, configuration: Mapping[str, Any]) -> None:
+def make(root: Path, configuration: Mapping[str, Any], *, small: bool) -> None:
     """Write the model and what is beside it, unless they are there."""
     from bench import blank
 
     model = configuration["model"]
     family = SD1 if model == SEES_MASK else model
     files = {
-        "lora": lambda path: blank.lora(path, family),
-        "other": lambda path: blank.lora(path, family),
-        "controlnet": lambda path: blank.controlnet(path, family),
-        "ip-adapter": lambda path: blank.ip_adapter(path, family),
+        "lora": lambda path: blank.lora(path, family, small=small),
+        "other": lambda path: blank.lora(path, family, small=small),
+        "controlnet": lambda path: blank.controlnet(path, family, small=small),
+        "ip-adapter": lambda path: blank.ip_adapter(path, family, small=small),
         "upscaler": blank.upscaler,
     }
     stored = configuration.get("stored", "float16")
     for folder in (model_folder(root, configuration), *refiner_folder(root, configuration)):
         if not folder.exists():
-            blank.model(folder, folder.name, stored)
+            blank.model(folder, folder.name, stored, small=small)
     for name in beside(configuration):
         if not place(root, family, name).exists():
             files[name](place(root, family, name))
@@ -159,19 +159,8 @@ def request_of(root: Path, configuration: Mapping[str, Any]) -> Any:
     """The request of a configuration, in one step for each pass."""
     from sfumato.request import Request
 
-    own = (
-        "model",
-        "memory",
-        "dtype",
-        "stored",
-        "start",
-        "mask",
-        "loras",
-        "controls",
-        "image_prompts",
-        "hires",
-        "refiner",
-    )
+    own = {"model", "memory", "share", "dtype", "stored", "start", "mask", "loras", "controls", "image_prompts"}
+    own |= {"hires", "refiner"}
     fields: dict[str, Any] = {key: value for key, value in configuration.items() if key not in own}
     model = configuration["model"]
     family = SD1 if model == SEES_MASK else model
@@ -211,11 +200,16 @@ def draw(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
     from sfumato.events import Finished
 
     torch.set_num_threads(THREADS)
-    engine = Engine("cpu", configuration.get("dtype"), memory=configuration["memory"])
     request = request_of(root, configuration)
     size = (configuration["width"], configuration["height"])
     image = Image.new("RGB", size, (90, 120, 60)) if configuration.get("start") else None
     mask = Image.new("L", size, 255) if configuration.get("mask") else None
+    budget = configuration["memory"]
+    if "share" in configuration:
+        whole = Engine("cpu", configuration.get("dtype"), memory=budget).plan(request, image=image, mask=mask)
+        assert whole is not None
+        budget = f"{int(whole.peak * configuration['share']) >> 20}MB"
+    engine = Engine("cpu", configuration.get("dtype"), memory=budget)
     plan = engine.plan(request, image=image, mask=mask)
     assert plan is not None
     began = time.monotonic()
@@ -233,15 +227,32 @@ def draw(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """One configuration in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "bench.memory", "--one", str(root), json.dumps(configuration)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "SFUMATO_HOME": str(root / "home")}
-    )
-    if done.returncode:
-        raise RuntimeError(f"{configuration}: {done.stderr[-2000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    """One configuration in a process of its own, which has imported what it needs and computed nothing yet."""
+    answer, written = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(written, json.dumps(draw(root, configuration)).encode())
+        finally:
+            os._exit(0)
+    os.close(written)
+    with os.fdopen(answer, "rb") as file:
+        found: dict[str, Any] = json.loads(file.read() or b"{}")
+    os.waitpid(child, 0)
+    if not found:
+        raise RuntimeError(f"{configuration}: the process ended without an answer")
+    return found
+
+
+def doubled(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration for small networks: twice the sides, which they compute as fast, and wider budgets."""
+    sides = {key: min(2 * configuration[key], 1280) for key in ("width", "height")}
+    hires = configuration.get("hires", {})
+    if "size" in hires:
+        sides["hires"] = {**hires, "size": [2 * side for side in hires["size"]]}
+    if "share" in configuration:
+        sides["share"] = max(configuration["share"], 0.8)  # the rest is what every process has
+    return {**configuration, **sides}
 
 
 def error(answer: Mapping[str, Any]) -> float:
@@ -261,23 +272,25 @@ def in_words(configuration: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="networks of a fifth of the widths")
     parser.add_argument("--every", type=int, default=1, help="only each so many of the configurations")
     parser.add_argument("--only", default="", help="only those with this text in them")
     parser.add_argument("--root", type=Path, help="a folder in which the files are kept for another time")
     chosen = parser.parse_args()
-    if chosen.one:
-        print(json.dumps(draw(Path(chosen.one[0]), json.loads(chosen.one[1]))))
-        return
     from PIL import Image
 
+    import sfumato.engine  # noqa: F401  # what a process has before it is measured
+
     runs = [each for each in itertools.islice(configurations(), 0, None, chosen.every) if chosen.only in in_words(each)]
+    if chosen.small:
+        runs = [doubled(each) for each in runs]
     errors = []
     with tempfile.TemporaryDirectory() as folder:
         root = chosen.root or Path(folder)
+        os.environ["SFUMATO_HOME"] = str(root / "home")
         Image.new("RGB", (512, 512), (90, 120, 60)).save(root / "picture.png")
         for configuration in runs:
-            make(root, configuration)
+            make(root, configuration, small=chosen.small)
             answer = measure(root, configuration)
             errors.append(error(answer))
             sizes = " ".join(f"{answer[key] / GIB:5.2f}" for key in ("estimate", "peak"))

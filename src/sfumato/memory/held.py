@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
 SCRATCH = 1.35  # times what is counted: copies in other layouts, pieces between tensors
-CONSTANT = 200 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+CONSTANT = 150 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+UNITS = 3  # layers whose weights are in memory at once where they stay on the disk
 TILE = 512  # pixels of an autoencoder's tile
 UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
 MOST = 12 * 1024  # bytes for each pixel of a picture, of SD 1.x and XL in float32 with guidance: measured, and doubled
@@ -79,10 +80,10 @@ class Held:
         size = sum(map(parameters_of, self._beside.networks)) * self._dtype.itemsize
         size += 0 if self._beside.upscaler is None else parameters_of(self._beside.upscaler) * 4  # float32
         size += self._beside.changed(self._model, self._dtype, acting_beside=streams)
-        if streams:  # what answers, and what is left of the one before; of tables the rows that were looked at
+        if streams:  # what answers, what is left of those before; of tables the rows that were looked at
             answering = (unit for each in models for network in networks(each) for _, unit in units(network))
             layers = (unit for unit in answering if not isinstance(unit, nn.Embedding))
-            return size + 2 * max(map(parameters_of, layers)) * self._dtype.itemsize
+            return size + UNITS * max(map(parameters_of, layers)) * self._dtype.itemsize
         largest = max(each.numel() for network in networks(self._model) for each in network.parameters())
         return size + (sum(own) + 2 * largest) * self._dtype.itemsize
 
