@@ -2,8 +2,8 @@
 
 Sixty configurations of the published families, each in a process of its own, which draws as the command line does.
 The weights are zeros (`bench.blank`): what is held does not depend on their values. Prints a row for each, and last how
-many estimates were within what is promised. With `--small` the networks have a fifth of the widths, and pictures twice
-the sides, which takes minutes in place of hours.
+many estimates were within what is promised. With `--small` the networks have a fifth of the widths, and pictures up to
+twice the sides, which takes minutes in place of hours.
 """
 
 import argparse
@@ -20,6 +20,7 @@ LOW, HIGH, SHARE = -0.05, 0.30, 0.95  # what is promised: the estimate within th
 PLENTY = "900GB"  # a budget in which nothing has to be saved
 THREADS = 1  # more wait for each other where other work goes on
 GIB = 2**30
+LARGEST = 512  # pixels of small networks' sides
 SD1, SD2, XL, SEES_MASK = "sd15", "sd2", "sdxl", "sd15-inpaint"
 
 
@@ -246,7 +247,7 @@ def measure(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def doubled(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration for small networks: twice the sides, which they compute as fast, and wider budgets."""
-    sides = {key: min(2 * configuration[key], 1280) for key in ("width", "height")}
+    sides = {key: min(2 * configuration[key], LARGEST) for key in ("width", "height")}
     hires = configuration.get("hires", {})
     if "size" in hires:
         sides["hires"] = {**hires, "size": [2 * side for side in hires["size"]]}

@@ -248,11 +248,26 @@ def test_counting_makes_no_numbers(pair: Pairs, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_estimate_is_near_the_measured_peak() -> None:
+@pytest.mark.parametrize("sizes", [["--small"], []], ids=["small", "full"])
+def test_the_estimate_is_near_the_measured_peak(sizes: list[str]) -> None:
     """-5 % to +30 % for 95 of 100 of sixty ways to draw, each in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "bench.memory"], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.memory", *sizes], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     share = re.search(r"(\d+)% of 60 within", done.stdout)
     assert share is not None and int(share[1]) >= 95, done.stdout
+
+
+@pytest.mark.slow
+def test_changes_of_models_of_full_size_leave_the_memory_as_it_was() -> None:
+    """Three in turns, twelve times: after the first round, within 3 %."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.switches"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    seen = [int(line.split()[0]) for line in done.stdout.splitlines()]
+    assert len(seen) == 12
+    for model in range(3):  # each beside itself, as they are of different sizes
+        assert max(seen[model + 3 :: 3]) <= 1.03 * seen[model], seen
 
 
 @pytest.mark.slow
