@@ -23,6 +23,7 @@ SD1 = Traits(
     channels=4,
     scale=0.18215,
     least_blurred=40,
+    context=768,
     layers=("down_blocks.0.attentions.0.transformer_blocks.0", "mid_block.attentions.0.transformer_blocks.0"),
 )
 SDXL = replace(SD1, name="xl", title="SDXL", ids=6, scale=0.13025)

@@ -30,6 +30,7 @@ def traits_of(model: Model) -> Traits:
         channels=model.latent_channels,
         scale=model.scaling_factor,
         least_blurred=(BLUR_CELLS // 2 + 1) * model.stride,
+        context=model.unet.config.cross_attention_dim,
         layers=tuple(self_attentions(model.unet)),
     )
 

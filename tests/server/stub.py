@@ -41,6 +41,7 @@ TRAITS = Traits(
     channels=4,
     scale=0.18215,
     least_blurred=40,
+    context=64,
     layers=("mid_block.attentions.0.transformer_blocks.0",),
 )
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from starlette.testclient import TestClient
 
 from sfumato.weights.locate import add_alias
@@ -16,7 +18,7 @@ API = "/sfumato/v1"
 def named(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
     for name in ("ink", "paper"):
-        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+        save_file({name: torch.zeros(1)}, tmp_path / f"{name}.safetensors")
         add_alias(name, tmp_path / f"{name}.safetensors", kind="lora")
     client: TestClient = start()
     return client
@@ -48,7 +50,7 @@ def test_a_lora_in_a_prompt_is_a_name_too(named: TestClient, tmp_path: Path) -> 
 def test_a_file_that_is_another_when_it_is_drawn_is_not_used(named: TestClient, tmp_path: Path) -> None:
     named.post(f"{API}/jobs", json={"request": {"prompt": "a slow start", "steps": 30}})
     waits = named.post(f"{API}/jobs", json={"request": {"prompt": "x", "loras": ["ink"]}}).json()["id"]
-    (tmp_path / "ink.safetensors").write_bytes(b"other bytes of it")
+    save_file({"other": torch.zeros(1)}, tmp_path / "ink.safetensors")
     job = ended(named, waits)
     assert (job["state"], job["error"]["code"]) == ("failed", "file.changed")
 

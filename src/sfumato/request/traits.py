@@ -42,6 +42,7 @@ class Traits:
     stride, whole    pixels per latent cell, and per cell at the UNet's lowest resolution, in each direction
     channels, scale  of its latents
     least_blurred    pixels of a side that self-attention guidance's blur needs
+    context          features of text that its UNet attends to
     layers           the names of the UNet's blocks with self-attention
     """
 
@@ -57,6 +58,7 @@ class Traits:
     channels: int
     scale: float
     least_blurred: int
+    context: int
     layers: tuple[str, ...]
 
     @classmethod

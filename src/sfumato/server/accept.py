@@ -12,6 +12,7 @@ from sfumato.request.filling import draw_seed
 from sfumato.request.pictures import LATENT_UPSCALERS, PIXEL_UPSCALERS
 from sfumato.request.traits import Traits
 from sfumato.server.catalogue import Card, Catalogue
+from sfumato.server.headers import check_file
 from sfumato.server.problems import Problem
 from sfumato.server.texts import texts
 from sfumato.weights.adopted import entries
@@ -29,10 +30,11 @@ SizeOf = Callable[[str], tuple[int, int]]
 
 @dataclass
 class Found:
-    """What the texts of a request lead to: the sizes of pictures by their ids, the files of names."""
+    """What the texts of a request lead to: the sizes of pictures by their ids, the files of names and their fields."""
 
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     files: dict[tuple[Kind, str], Path] = field(default_factory=dict)
+    fields: dict[tuple[Kind, str], str] = field(default_factory=dict)
 
 
 def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Request, dict[str, Any]]:
@@ -51,7 +53,9 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         elif role in ("sampler", "spacing"):
             check_choice(text, name, role, catalogue.samplers())
         elif role not in ("words", "model"):
-            found.files |= named_file(role, text, name)  # type: ignore[arg-type]  # what is left are kinds
+            files = named_file(role, text, name)  # type: ignore[arg-type]  # what is left are kinds
+            found.files |= files
+            found.fields |= dict.fromkeys(files, name)
         elif role == "model":
             check_model(text, name, catalogue)
     check_sizes(request, found.sizes)
@@ -59,10 +63,13 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
     if card["prediction"] is None and request.prediction is None:
         told = f"{card['name']} does not say whether it predicts noise or velocity; prediction must be epsilon or v"
         raise RequestError(told, "prediction")
+    traits = Traits.from_dict(card["traits"])
+    for (kind, name), path in found.files.items():
+        check_file(kind, name, path, found.fields[kind, name], traits.context)
     resolved = admit(
         replace(request, model=card["name"]),
         defaults_of(card),
-        Traits.from_dict(card["traits"]),
+        traits,
         lambda name: catalogue.sampled(card["name"], name),
         start=found.sizes.get(request.image or ""),
         mask=request.mask is not None,

@@ -26,7 +26,7 @@ from sfumato.weights.titles import match
 log = logging.getLogger(__name__)
 
 Card = dict[str, Any]
-REMEMBERED = f"{__version__} 2"  # by which facts in the database are known to be of this form
+REMEMBERED = f"{__version__} 3"  # by which facts in the database are known to be of this form
 FIRST_LOOK = 20.0  # seconds that a question waits for the answers of the first child
 
 
