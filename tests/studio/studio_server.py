@@ -40,6 +40,12 @@ class Server:
                 if "serves at " in line:
                     told.put(line.rpartition("serves at ")[2].strip())
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End it at once, as a crash does."""
         self._end(signal.SIGKILL)

@@ -4,7 +4,8 @@ import { api } from '../api/client'
 import type { Picture } from '../api/types'
 import { store } from '../state/store.svelte'
 
-const PAGE = 200
+const PAGE = 200 // what is asked for first, and again when something comes or goes
+const FAR = 500 // at a time on the way to a place further back: the most that the server gives
 
 class Gallery {
   search = $state('')
@@ -58,7 +59,7 @@ class Gallery {
     const turn = this.#turn
     try {
       while (this.#next && this.#list.length < count && turn === this.#turn) {
-        const page = await api.pictures({ ...this.#filter(), limit: PAGE, cursor: this.#next })
+        const page = await api.pictures({ ...this.#filter(), limit: FAR, cursor: this.#next })
         if (turn !== this.#turn) return
         this.#next = page.next
         this.#take([...this.#list, ...page.pictures])
