@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from bench import gpu, others, pictures
 from bench.clock import ON_CPU
 from bench.folder import NAMES
+from bench.machine import machine
 from bench.networks import EAGER, OURS, TITLES, Measured, measure
 from bench.pair import Contender
 
@@ -49,26 +49,6 @@ def prepare(folder: Path, size: str, names: dict[str, list[str]]) -> None:
             contender.ask(task)
         contender.close()
         done.write_text(f"{time.perf_counter() - began:.0f}")
-
-
-def machine() -> str:
-    """What this machine is, in a line."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    def named(package: str) -> str:
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            return f"no {package}"
-
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    flags = Path("/proc/cpuinfo").read_text()
-    units = [unit for unit in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if unit in flags]
-    packages = ", ".join(named(package) for package in ("torch", "diffusers", "transformers", "openvino"))
-    kind = f"{len(names)} x {names[0]} ({', '.join(units)}), {platform.system()}"
-    return f"{kind}; Python {platform.python_version()}, {packages}"
 
 
 def verdict(measured: list[Measured]) -> list[str]:

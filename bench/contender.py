@@ -200,9 +200,10 @@ def main() -> None:
     from bench.training import TRAINERS
 
     torch.set_grad_enabled(chosen.name in TRAINERS)
-    tasks = (
-        TRAINERS[chosen.name]() if chosen.name in TRAINERS else CONTENDERS[chosen.name](chosen.folder, chosen.precision)
-    )
+    if chosen.name in TRAINERS:
+        tasks = TRAINERS[chosen.name](chosen.precision)
+    else:
+        tasks = CONTENDERS[chosen.name](chosen.folder, chosen.precision)
     answers.write(json.dumps({"ready": time.perf_counter() - began}) + "\n")
     answers.flush()
     serve(tasks, answers)

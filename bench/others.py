@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.clock import ON_CPU
+from bench.machine import BFLOAT16, units
 from bench.pair import Contender, Rounds, take_turns
 from bench.training import SIZES, WARM, WHO
 
@@ -26,25 +27,29 @@ def training(folder: Path, rounds: int) -> Iterator[str]:
     taken = take_turns(contenders, "train", rounds)
     for contender in contenders:
         contender.close()
-    yield from rows("embedded", taken)
+    yield from rows("embedded", "bfloat16", taken)
 
 
 def training_full(folder: Path) -> Iterator[str]:
-    """The same of SD 1.5's UNet, one contender after the other, because memory has room for one of them."""
+    """The same of SD 1.5's UNet, one contender after the other, because memory has room for one of them.
+
+    In float32 where the processor has no units for bfloat16, in which a step then takes everybody three times as long.
+    """
+    precision = "bfloat16" if set(BFLOAT16) & set(units()) else "float32"
     taken = Rounds("train")
     for who in WHO:
-        contender = Contender(f"train-full-{who}", "bfloat16", folder)
+        contender = Contender(f"train-full-{who}", precision, folder)
         contender.answer()
         take_turns([contender], "train", FULL_WARM)
         taken.answers |= take_turns([contender], "train", FULL_STEPS).answers
         contender.close()
-    yield from rows("full", taken)
+    yield from rows("full", precision, taken)
 
 
-def rows(name: str, taken: Rounds) -> Iterator[str]:
+def rows(name: str, precision: str, taken: Rounds) -> Iterator[str]:
     """The table of the trainers of one of SIZES; one whose loss differs has no time in it."""
     size = SIZES[name]()
-    yield f"### A training step of {size.title}: batch {size.batch}, {size.cells}x{size.cells} cells, bfloat16 autocast"
+    yield f"### A training step of {size.title}: batch {size.batch}, {size.cells}x{size.cells} cells, {precision}"
     yield ""
     yield "| | seconds | samples per second | speed over diffusers' | loss after the last step |"
     yield "|---|---|---|---|---|"

@@ -53,8 +53,10 @@ def initial_weights(size: Size) -> dict[str, Any]:
     return UNet2DConditionModel.from_config(size.options).state_dict()  # type: ignore[no-any-return]
 
 
-def trainer(size: Size, network: Any, predict: Callable[..., Any]) -> dict[str, Callable[[], dict[str, float]]]:
-    """The task "train": one step in bfloat16 autocast on a batch that is new each time, the same for everybody."""
+def trainer(
+    size: Size, precision: str, network: Any, predict: Callable[..., Any]
+) -> dict[str, Callable[[], dict[str, float]]]:
+    """The task "train": one step on a batch that is new each time, the same for everybody; bfloat16 is autocast."""
     import torch
     import torch.nn.functional as F
 
@@ -68,7 +70,7 @@ def trainer(size: Size, network: Any, predict: Callable[..., Any]) -> dict[str, 
         x = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
         timestep = torch.randint(1000, (size.batch,), generator=generator).float()
         context = torch.randn(size.batch, TOKENS, size.options["cross_attention_dim"], generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             output = predict(network, x, timestep, context)
         loss = F.mse_loss(output.float(), x)
         loss.backward()
@@ -80,7 +82,7 @@ def trainer(size: Size, network: Any, predict: Callable[..., Any]) -> dict[str, 
     return {"train": step}
 
 
-def ours(size: Size) -> dict[str, Callable[[], dict[str, float]]]:
+def ours(size: Size, precision: str) -> dict[str, Callable[[], dict[str, float]]]:
     """sfumato's UNet, with freed memory kept as `sfumato train` keeps it."""
     from sfumato.allocator import keep_freed_memory
     from sfumato.nn.unet import UNet, UNetConfig
@@ -88,12 +90,13 @@ def ours(size: Size) -> dict[str, Callable[[], dict[str, float]]]:
     keep_freed_memory()
     return trainer(
         size,
+        precision,
         UNet(UNetConfig.from_json(size.options)),
         lambda network, x, timestep, context: network(x, timestep, context),
     )
 
 
-def diffusers(size: Size, *, keep: bool) -> dict[str, Callable[[], dict[str, float]]]:
+def diffusers(size: Size, precision: str, *, keep: bool) -> dict[str, Callable[[], dict[str, float]]]:
     """diffusers' UNet, as it comes or with freed memory kept."""
     from diffusers import UNet2DConditionModel
 
@@ -103,22 +106,23 @@ def diffusers(size: Size, *, keep: bool) -> dict[str, Callable[[], dict[str, flo
         keep_freed_memory()
     return trainer(
         size,
+        precision,
         UNet2DConditionModel.from_config(size.options),
         lambda network, x, timestep, context: network(x, timestep, context).sample,
     )
 
 
 Tasks = dict[str, Callable[[], dict[str, float]]]
-WHO: dict[str, Callable[[Size], Tasks]] = {
+WHO: dict[str, Callable[[Size, str], Tasks]] = {
     "sfumato": ours,
-    "diffusers": lambda size: diffusers(size, keep=False),
-    "diffusers-kept": lambda size: diffusers(size, keep=True),
+    "diffusers": lambda size, precision: diffusers(size, precision, keep=False),
+    "diffusers-kept": lambda size, precision: diffusers(size, precision, keep=True),
 }
 
 
-def maker(who: str, size: str) -> Callable[[], Tasks]:
-    """What makes the trainer of one of SIZES."""
-    return lambda: WHO[who](SIZES[size]())
+def maker(who: str, size: str) -> Callable[[str], Tasks]:
+    """What makes the trainer of one of SIZES in a precision."""
+    return lambda precision: WHO[who](SIZES[size](), precision)
 
 
-TRAINERS: dict[str, Callable[[], Tasks]] = {f"train-{size}-{who}": maker(who, size) for size in SIZES for who in WHO}
+TRAINERS: dict[str, Callable[[str], Tasks]] = {f"train-{size}-{who}": maker(who, size) for size in SIZES for who in WHO}
