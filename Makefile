@@ -14,8 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 RUNS := runs/embedded
-ASSEMBLE := $(BIN)/sfumato models assemble $(RUNS)/decoder/export $(RUNS)/text/export $(RUNS)/unet-further/export \
-	--title "the drawn world" --size 128 --steps 20 --guidance 2.5 --overwrite
+ASSEMBLE := $(BIN)/sfumato models assemble $(RUNS)/decoder/export $(RUNS)/text/export
+DEFAULTS := --title "the drawn world" --size 128 --steps 20 --guidance 2.5 --overwrite
 
 .PHONY: demo test test-all check format embedded bench clean
 
@@ -47,9 +47,13 @@ embedded: $(VENV)/.run
 	$(BIN)/sfumato train unet configs/embedded/unet.toml --resume
 	$(BIN)/sfumato train unet configs/embedded/unet-further.toml --resume
 	$(BIN)/sfumato train autoencoder configs/embedded/decoder.toml --resume
-	$(ASSEMBLE) --output runs/embedded/model
+	$(ASSEMBLE) $(RUNS)/unet-further/export $(DEFAULTS) --output $(RUNS)/model-before
 	$(BIN)/sfumato train inpainting configs/embedded/inpainting.toml --resume
-	$(ASSEMBLE) --output src/sfumato/embedded/drawn-world --companion runs/embedded/inpainting/export/inpainting.safetensors
+	$(BIN)/sfumato train unet configs/embedded/unet-colours.toml --resume
+	$(ASSEMBLE) $(RUNS)/unet-colours/export $(DEFAULTS) --output $(RUNS)/model
+	$(BIN)/sfumato train inpainting configs/embedded/inpainting-further.toml --resume
+	$(ASSEMBLE) $(RUNS)/unet-colours/export $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
+		--companion $(RUNS)/inpainting-further/export/inpainting.safetensors
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

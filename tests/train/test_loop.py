@@ -15,6 +15,7 @@ from sfumato.errors import CheckpointError, ConfigError
 from sfumato.train import checkpoint, loop
 from sfumato.train.config import OptimizerConfig, RunConfig, TrainConfig
 from sfumato.train.ema import Average
+from sfumato.train.optimizer import make_optimizer
 from sfumato.train.plan import Pass, generator, passes, sample_indices, seeded
 
 
@@ -261,3 +262,9 @@ def test_the_log_averages_and_the_sheet_and_export_are_written(tmp_path: Path) -
     assert (tmp_path / "sheet-00000004.png").is_file()
     exported = torch.tensor(json.loads((tmp_path / "export" / "line.json").read_text()))
     assert torch.allclose(exported, weights(tmp_path, "average")["line/weight"])
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, float("nan"), float("inf")])
+def test_a_rate_that_moves_nothing_or_nowhere_is_refused(rate: float) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.rate is .*a rate is a number above 0"):
+        make_optimizer(OptimizerConfig(rate=rate), {"layer": nn.Linear(1, 1)})

@@ -11,11 +11,11 @@ import pytest
 import tiny_start as tiny
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import sfumato
 from sfumato import operations as op
-from sfumato.errors import ConfigError
+from sfumato.errors import ConfigError, WeightsError
 from sfumato.job import prepare
 from sfumato.nn.widened import widened
 from sfumato.scenes.render import render
@@ -305,6 +305,38 @@ def test_a_companion_is_trained_resumed_and_drawn_with(models: dict[str, Path], 
     written = load_file(made)
     assert torch.equal(written["conv_in.weight"], trained["average/conv_in/weight"].half())
     assert torch.equal(wide.unet.conv_in.weight, written["conv_in.weight"].float())
+
+
+def test_a_companion_is_trained_further_beside_another_unet(models: dict[str, Path], tmp_path: Path) -> None:
+    pictures = tiny.plain_pictures(tmp_path / "pictures", COLOURS)
+    given = {**sections(models["sd1"], pictures), "lora": {"rank": 2, "unet": ["*"]}}
+    tiny.train("inpainting", tmp_path / "first", given)
+    made = tmp_path / "first" / "export" / "inpainting.safetensors"
+    other = tmp_path / "other"
+    shutil.copytree(models["sd1"], other)
+    changed = load_file(other / "unet" / "diffusion_pytorch_model.safetensors")
+    changed["conv_out.bias"] += 0.5
+    save_file(changed, other / "unet" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    shutil.copy(made, other)
+    with pytest.raises(WeightsError, match="was trained beside another UNet"):
+        sfumato.load(other).inpainter  # noqa: B018  (a property that reads)
+    start = {"model": str(other), "companion": str(made)}
+    still = {**sections(other, pictures), "start": start, "optimizer": {"rate": 1e-30}}  # which moves nothing
+    tiny.train("inpainting", tmp_path / "still", still)
+    kept = tmp_path / "still" / "export" / "inpainting.safetensors"
+    before, after = load_file(made), load_file(kept)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    shutil.copy(kept, other)
+    assert sfumato.load(other).inpainter is not None
+    tiny.train("inpainting", tmp_path / "further", {**sections(other, pictures), "start": start})
+    learnt = load_file(tmp_path / "further" / "export" / "inpainting.safetensors")
+    assert not torch.equal(before["conv_in.weight"], learnt["conv_in.weight"])
+    with pytest.raises(ConfigError, match="has its own layers, ranks and alphas"):
+        tiny.train("inpainting", tmp_path / "wrong", {**given, "start": start})
+    with pytest.raises(WeightsError, match="no inpainting companion"):
+        unet = str(other / "unet" / "diffusion_pytorch_model.safetensors")
+        tiny.train("inpainting", tmp_path / "wrong", {**still, "start": {**start, "companion": unet}})
 
 
 def test_what_only_the_drawn_world_knows_is_refused_elsewhere(

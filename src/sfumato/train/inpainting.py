@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.errors import ConfigError
+from sfumato.model import Model
 from sfumato.nn.lora import Adapters, Target, create
+from sfumato.nn.unet import UNet
 from sfumato.nn.widened import widened
 from sfumato.operations import inpainting_condition, nearest_mask
 from sfumato.scenes.scene import Scene
@@ -29,6 +31,7 @@ from sfumato.train.lora import targets_of
 from sfumato.train.masks import MASKS, random_mask
 from sfumato.train.plan import Pass
 from sfumato.train.things import mask_of, thing_alone
+from sfumato.weights.companion import open_companion
 from sfumato.weights.companion_save import save_companion
 from sfumato.weights.component_files import COMPANION_FILE
 from sfumato.weights.families import inpainting_family
@@ -66,7 +69,10 @@ class Masked:
 
 
 class InpaintingTask(Denoising):
-    """The recipe. `start.model` names the model; one that inpaints already is trained further."""
+    """The recipe. `start.model` names the model; one that inpaints already is trained further.
+
+    `start.companion`, if given, is the file of a companion that is trained further, for this model.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.settings = read_settings(config)
@@ -81,16 +87,32 @@ class InpaintingTask(Denoising):
 
     def prepared(self, base: Foundation) -> Foundation:
         model = self.plain = whole_model(base)
-        if self.targets and model.family.inpainting:
-            raise ConfigError(f"{model.name} inpaints already; [lora] is for a companion of one that does not.")
+        beside = "[lora]" if self.targets else "start.companion" if "companion" in self.config.start else ""
+        if beside and model.family.inpainting:
+            raise ConfigError(f"{model.name} inpaints already; {beside} is for a companion of one that does not.")
         unet = base.unet if model.family.inpainting else widened(base.unet)
-        if self.targets:
+        if "companion" in self.config.start:
+            self.adapters = self._continued(Path(str(self.config.start["companion"])), model, unet)
+        elif self.targets:
             made = create(unet, self.targets, seed=self.config.run.seed)
             self.adapters = Adapters({path: each for path, each in made.items() if path != "conv_in"})
             if not len(self.adapters):
                 raise ConfigError("lora.unet names the first layer alone, which is trained whole; name others.")
         model = replace(model, unet=unet, family=inpainting_family(model.family), files={}, hash_files=None)
         return replace(base, unet=unet, model=model)
+
+    @torch.no_grad()
+    def _continued(self, path: Path, plain: Model, wide: UNet) -> Adapters:
+        """A companion's low-rank changes, whichever UNet it was trained beside; the widened one takes its first layer.
+
+        Raises ModelFileError, and WeightsError for one that does not fit.
+        """
+        found = open_companion(path, plain.unet)
+        weight, bias = found.first_layer(wide)
+        assert wide.conv_in.bias is not None
+        wide.conv_in.weight.copy_(weight)
+        wide.conv_in.bias.copy_(bias)
+        return found.changes(plain.unet).low_rank().float().to(self.device).requires_grad_(True)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -179,6 +201,8 @@ def read_targets(config: TrainConfig) -> list[Target]:
     """The layers that [lora] names, none without it. Raises ConfigError for what a companion has not."""
     if not config.lora:
         return []
+    if "companion" in config.start:
+        raise ConfigError("start.companion has its own layers, ranks and alphas; leave [lora] out.")
     others = sorted(config.lora.keys() - {"rank", "alpha", "unet"})
     if others or "lora" in config.start:
         said = f"lora.{others[0]}" if others else "start.lora"

@@ -23,6 +23,8 @@ def make_optimizer(config: OptimizerConfig, networks: Mapping[str, nn.Module]) -
 
     Raises ConfigError for another kind, and for rates of networks that there are not or that are no positive numbers.
     """
+    if not 0 < config.rate < math.inf:
+        raise ConfigError(f"optimizer.rate is {config.rate!r}; a rate is a number above 0.")
     for name, rate in config.rates.items():
         if name not in networks:
             raise ConfigError(f"optimizer.rates names {name!r}; this run trains {', '.join(networks)}.")
