@@ -122,6 +122,7 @@ class Broker:
             self._next += 1
             if kind in KEPT:
                 self._log.append(told)
+            self._listeners = {each for each in self._listeners if not each.closed}  # who fell behind costs no more
             for each in self._listeners:
                 each.post(told)
 
