@@ -59,6 +59,13 @@ def test_ways_to_resize_are_numbers_or_words(sent: object, resize: str) -> None:
     assert control({"resize_mode": sent}).resize == resize
 
 
+@pytest.mark.parametrize(
+    ("sent", "task"), [("Hard Edge", "line"), ("OpenPose", "openpose"), ("Unknown", None), (None, None)]
+)
+def test_what_a_union_sees_is_told_in_the_extensions_words(sent: object, task: str | None) -> None:
+    assert control({"union_control_type": sent}).task == task
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_every_listed_module_is_a_preprocessor(module: str) -> None:
     control({"module": module, "threshold_a": 2, "threshold_b": 3})
@@ -80,6 +87,7 @@ def test_pictures_come_in_three_forms_or_not_at_all() -> None:
         ({"model": "None"}, "model"),
         ({"model": "nonsense"}, "model"),
         ({"control_mode": "nonsense"}, "control_mode"),
+        ({"union_control_type": "nonsense"}, "union_control_type"),
         ({"resize_mode": 7}, "resize_mode"),
         ({"weight": "much"}, "weight"),
     ],

@@ -45,6 +45,16 @@ RESIZES = {
     "resize and fill": "fill",
     "envelope (outer fit)": "fill",
 }
+UNION = {  # its union_control_type -> what a ControlNet Union is told
+    "openpose": "openpose",
+    "depth": "depth",
+    "soft edge": "soft_edge",
+    "hard edge": "line",
+    "normal map": "normal",
+    "segmentation": "segment",
+    "tile": "tile",
+    "inpaint": "repaint",
+}
 TYPES = (
     "All",
     "Canny",
@@ -129,6 +139,11 @@ def _control(unit: Fields, picture: str | None, catalogue: Catalogue) -> dict[st
         "mode": _word(unit, "control_mode", MODES, ("balanced", "prompt", "control")),
         "resize": _word(unit, "resize_mode", RESIZES, ("stretch", "crop", "fill"), default="crop and resize"),
     }
+    kind = unit.text("union_control_type", "Unknown").lower()
+    if kind != "unknown":
+        if kind not in UNION:
+            raise refuse("union_control_type", f"is {kind!r}; there are Unknown, {', '.join(UNION)}")
+        control["task"] = UNION[kind]
     return control if picture is None else control | {"image": picture}
 
 
