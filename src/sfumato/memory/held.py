@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
 SCRATCH = 1.35  # times what is counted: copies in other layouts, pieces between tensors
-CONSTANT = 150 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+CONSTANT = 90 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+NARROW = 60 << 20  # bytes more where numbers are not float32: wider copies, on processors that need them
 UNITS = 3  # layers whose weights are in memory at once where they stay on the disk
 TILE = 512  # pixels of an autoencoder's tile
 UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
@@ -66,7 +67,8 @@ class Held:
     def bytes(self, plan: "Plan") -> int:
         """Return the peak of a plan beyond what the process has before."""
         parts = self.parts(plan)
-        return int(parts["weights"] + SCRATCH * parts["running"] + CONSTANT)
+        narrow = 0 if self._dtype is torch.float32 else NARROW
+        return int(parts["weights"] + SCRATCH * parts["running"] + CONSTANT + narrow)
 
     def parts(self, plan: "Plan") -> dict[str, int]:
         """Return the bytes of the weights, and of what the networks hold while they run and what becomes a picture."""
