@@ -211,6 +211,30 @@ def test_a_handle_is_dragged_and_a_file_is_opened(server: Any, tab: Any) -> None
     expect(page.locator(".sheet")).to_have_css("height", "88px")
 
 
+def test_how_the_mask_acts_is_chosen_and_what_steers_on_create_comes_along(painted: Page) -> None:
+    page = painted
+    stroke(page, (0.25, 0.5), (0.75, 0.5))
+    page.get_by_label("The mask is").select_option("blend")
+    page.get_by_label("Grey in it is").select_option("differential")
+    page.get_by_label("Soft edge").fill("4")
+    page.get_by_label("As on Create, too: steps").check()
+    page.get_by_label("Candidates: 3").fill("1")
+    page.keyboard.press("Control+Enter")
+    candidates = page.get_by_role("toolbar", name="Candidates to look at").get_by_role("button")
+    expect(candidates).to_have_count(1)
+    asked = next(job["request"] for job in ask(page, "/jobs")["jobs"] if job["request"].get("mask"))
+    assert (asked["masking"], asked["differential"], asked["mask_blur"], asked["steps"]) == ("blend", True, 4, 4)
+    page.get_by_label("The mask is").select_option("network")  # which grey means nothing to
+    page.get_by_role("button", name="Draw", exact=False).click()
+    expect(page.get_by_role("alert")).to_contain_text("done by blending")
+    page.get_by_label("Grey in it is").select_option("")
+    page.get_by_role("button", name="Draw", exact=False).click()
+    expect(candidates).to_have_count(2)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    asked = next(job["request"] for job in ask(page, "/jobs")["jobs"] if job["request"].get("mask"))
+    assert asked["masking"] == "network" and "differential" not in asked
+
+
 def test_drawing_without_a_mask_says_what_to_do(painted: Page) -> None:
     page = painted
     page.get_by_role("button", name="Draw").click()

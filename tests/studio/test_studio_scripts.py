@@ -106,10 +106,12 @@ def hostile(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
 def submit(server: Any, page: Any, payloads: list[str]) -> list[str]:
     """A job for each payload, as prompt, as what should not be there and as title; their ids."""
     ids = []
-    for payload in payloads:
+    for number, payload in enumerate(payloads):
         fields = {"prompt": payload, "negative_prompt": payload, "steps": 1, "dialect": "plain"}
         answer = page.request.post(
-            f"{server.address}/sfumato/v1/jobs", data={"request": fields, "title": f"{payload} title"[:200]}
+            f"{server.address}/sfumato/v1/jobs",
+            data={"request": fields, "title": f"{payload} title"[:200]},
+            headers={"X-Sfumato-Client": f"stranger-{number // 50}"},  # 64 jobs of one may wait
         )
         assert answer.ok, answer.text()
         ids.append(answer.json()["id"])
