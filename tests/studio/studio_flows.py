@@ -37,3 +37,29 @@ def pixels(page: Page, path: str) -> Image.Image:
     """A picture of the server."""
     server = "/".join(page.url.split("/")[:3])
     return Image.open(io.BytesIO(page.request.get(server + path).body())).convert("RGB")
+
+
+class MainThread:
+    """How long the main thread of a page has computed: what its user waits for on a machine that does nothing else."""
+
+    def __init__(self, page: Page) -> None:
+        self._tools = page.context.new_cdp_session(page)
+        self._tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def time(self) -> float:
+        """Seconds of a processor since the page began."""
+        told = self._tools.send("Performance.getMetrics")["metrics"]
+        return next(float(each["value"]) for each in told if each["name"] == "TaskDuration")
+
+
+def scroll_through(page: Page) -> int:
+    """Scroll from the end to the beginning, two thousand pixels a frame: all that is seen is new. How many frames?"""
+    script = """() => new Promise(resolve => {
+        let at = document.documentElement.scrollHeight; let frames = 0
+        const step = () => {
+            at -= 2000; frames++; scrollTo(0, at)
+            at > 0 ? requestAnimationFrame(step) : resolve(frames)
+        }
+        requestAnimationFrame(step)
+    })"""
+    return int(page.evaluate(script))
