@@ -8,7 +8,7 @@ import numpy as np
 
 from sfumato.scenes.familiar import LEADS
 from sfumato.scenes.scene import Scene
-from sfumato.scenes.vocabulary import BACKGROUNDS, COLOURS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
+from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
 
 SAID = {"colour": 0.9, "size": 0.5, "place": 0.7, "background": 0.85, "style": 0.35}
 """How often a caption mentions an attribute; what it does not mention is free."""
@@ -55,10 +55,7 @@ def caption(
     said: Mapping[str, float] = SAID,
     related: float = RELATED,
 ) -> Caption:
-    """A caption of `scene`; every attribute is said when `complete`, else as often as `said` and `related` tell.
-
-    A colour that has no name is never said.
-    """
+    """A caption of `scene`; every attribute is said when `complete`, else as often as `said` and `related` tell."""
 
     def says(attribute: str) -> bool:
         return complete or rng.random() < said[attribute]
@@ -67,7 +64,7 @@ def caption(
     claims = tuple(
         Claim(
             kind=thing.kind,
-            colour=thing.colour if says("colour") and thing.colour in COLOURS else None,
+            colour=thing.colour if says("colour") else None,
             size=thing.size if says("size") else None,
             place=thing.place if relation is None and says("place") else None,
         )

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from sfumato.scenes.vocabulary import COLOURS
-
 RGB = tuple[float, float, float]
 
 DARKER: dict[str, RGB] = {
@@ -29,26 +27,6 @@ PALER: dict[str, RGB] = {
     "black": (0.42, 0.42, 0.46),
 }
 """The second, pale paint of a thing; of a white one, pale grey, for nothing is paler."""
-
-SHADE, TINT = 0.64, 0.45  # of a colour without a name: its darker paint, and how far its paler one is from white
-
-
-def paints(colour: str) -> tuple[RGB, RGB, RGB]:
-    """A thing's own paint, the darker and the paler one: of a colour of `COLOURS`, or of any other as "#rrggbb"."""
-    if colour in COLOURS:
-        return COLOURS[colour], DARKER[colour], PALER[colour]
-    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return (
-        (red, green, blue),
-        (SHADE * red, SHADE * green, SHADE * blue),
-        (1 - TINT * (1 - red), 1 - TINT * (1 - green), 1 - TINT * (1 - blue)),
-    )
-
-
-def hexadecimal(colour: RGB) -> str:
-    """A colour as "#rrggbb"."""
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colour)
-
 
 PAPER: RGB = (1.00, 0.98, 0.93)  # that outline drawings are made on
 INK: RGB = (0.09, 0.08, 0.11)

@@ -12,12 +12,11 @@ from torch import Tensor
 from sfumato.scenes.backgrounds import backgrounds, pixel_centres
 from sfumato.scenes.distances import union
 from sfumato.scenes.painting import PAINTERS, Brush
-from sfumato.scenes.palettes import paints
+from sfumato.scenes.palettes import DARKER, PALER
 from sfumato.scenes.scene import Scene, Thing
 from sfumato.scenes.shapes import SHAPES
 from sfumato.scenes.vocabulary import COLOURS, KINDS, SIZES
 
-NAMELESS = 255  # what `layout` has in place of the number of a colour that has no name
 TINT = 0.02  # how far a thing's colour may lie from its palette entry
 MARGIN = 0.11  # of a picture width that shadows and ink may reach beyond a thing
 WIDEST = max(SIZES.values()) + MARGIN
@@ -63,8 +62,10 @@ def _draw(picture: Tensor, border: int, rows: list[tuple[int, Scene, Thing]]) ->
     v = (((first_y + steps[:, None]) / size - y) / half).expand(-1, -1, 2 * reach)
     tint = np.stack([np.random.default_rng([scene.texture, 1]).uniform(-TINT, TINT, 3) for _, scene, _ in rows])
     main, dark, light = (
-        torch.tensor(np.array(each) + tint, dtype=torch.float32, device=device).clamp(0, 1)[..., None, None]
-        for each in zip(*(paints(thing.colour) for thing in things), strict=True)
+        torch.tensor(np.array([paints[t.colour] for t in things]) + tint, dtype=torch.float32, device=device).clamp(
+            0, 1
+        )[..., None, None]
+        for paints in (COLOURS, DARKER, PALER)
     )
     brush = Brush(u, v, half * size, size, main, dark, light, grounded)
     painted = PAINTERS[rows[0][1].style](torch.stack(windows), SHAPES[things[0].kind](u, v), brush)
@@ -75,13 +76,11 @@ def _draw(picture: Tensor, border: int, rows: list[tuple[int, Scene, Thing]]) ->
 def layout(scenes: Sequence[Scene], size: int = 16) -> tuple[Tensor, Tensor]:
     """What each cell of a size x size grid shows: (kind, colour), [B, size, size] uint8; 0 is background.
 
-    Numbers count from 1 in the order of `KINDS` and `COLOURS`; a cell belongs to the thing over its centre. A colour
-    without a name is `NAMELESS`.
+    Numbers count from 1 in the order of `KINDS` and `COLOURS`; a cell belongs to the thing over its centre.
     """
     grid = pixel_centres(size, "cpu")
     kinds = torch.zeros(len(scenes), size, size, dtype=torch.uint8)
     colours = torch.zeros_like(kinds)
-    names = list(COLOURS)
     for index, drawn in enumerate(scenes):
         for thing in drawn.things:
             half = SIZES[thing.size]
@@ -89,5 +88,5 @@ def layout(scenes: Sequence[Scene], size: int = 16) -> tuple[Tensor, Tensor]:
             v = ((grid[:, None] - thing.y) / half).expand(-1, size)
             inside = union(*(distance for distance, _ in SHAPES[thing.kind](u, v))) < 0
             kinds[index][inside] = 1 + list(KINDS).index(thing.kind)
-            colours[index][inside] = 1 + names.index(thing.colour) if thing.colour in names else NAMELESS
+            colours[index][inside] = 1 + list(COLOURS).index(thing.colour)
     return kinds, colours

@@ -30,10 +30,7 @@ STYLE_WEIGHTS = {"shaded": 0.5, "flat": 0.25, "outline": 0.25}
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in a scene: what it is, and the centre (x right, y down) in picture widths.
-
-    `colour` is one of `COLOURS`, or "#rrggbb" for one that has no name.
-    """
+    """One thing in a scene: what it is, and the centre (x right, y down) in picture widths."""
 
     kind: str
     colour: str

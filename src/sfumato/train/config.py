@@ -88,7 +88,6 @@ class DataConfig:
     keep: bool = field(default=False, repr=False)  # pictures stay in the device's memory, in 8 bits
     mirror: bool = False  # half of the pictures left to right; not where captions name sides
     counts: tuple[float, ...] = (1.0,)  # shares of scenes with 1, 2, ... things
-    unnamed: float = field(default=0.0, repr=False)  # share of the drawn world's things in colours without a name
     seed: int = 1
     caption_column: str = field(default="text", repr=False)  # where a source has columns or fields
     image_column: str = field(default="", repr=False)  # "" = file_name in metadata, the only one of pictures in a table

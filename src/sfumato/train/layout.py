@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfumato.scenes.render import NAMELESS
 from sfumato.scenes.vocabulary import COLOURS, KINDS
 
 WIDTH = 64
@@ -26,14 +25,10 @@ class LayoutHead(nn.Module):
 def layout_loss(answers: tuple[Tensor, ...], goals: tuple[Tensor, ...], told: Tensor, microbatch: int) -> Tensor:
     """Cross-entropy of kind and colour in each latent cell.
 
-    `answers`: of the head; `goals`: classes [B, h, w] each, 0 is background, and no answer is wrong where a
-    colour has no name; `told` [B]: which samples had words.
+    `answers`: of the head; `goals`: classes [B, h, w] each, 0 is background; `told` [B]: which samples had words.
     Cells that show a thing count as much as all others, within each microbatch.
     """
-    losses = [
-        F.cross_entropy(a, g.long(), reduction="none", ignore_index=NAMELESS)
-        for a, g in zip(answers, goals, strict=True)
-    ]
+    losses = [F.cross_entropy(a, g.long(), reduction="none") for a, g in zip(answers, goals, strict=True)]
     thing = (goals[0] > 0).float()
     balance = [
         part / part.sum().clamp(min=1) + (1 - part) / (1 - part).sum().clamp(min=1)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from sfumato.errors import ConfigError
 from sfumato.scenes.reader import CELLS, GRID_NAMES, PIXELS, Heads, Reader, cell_centres, numbers, save_reader
 from sfumato.scenes.render import render
 from sfumato.scenes.scene import Scene, Split, Thing, scene
@@ -169,8 +168,6 @@ class ReaderTask:
     """Trains a `Reader` on worsened renders; the export is one file, reader.safetensors."""
 
     def __init__(self, config: TrainConfig) -> None:
-        if config.data.unnamed:
-            raise ConfigError("data.unnamed paints things in colours that a reader has no word for; leave it out.")
         self.config, self.device = config, pick_device(config.run)
         self.weights = build(ReaderLoss, config.loss, "loss")
         with torch.random.fork_rng(devices=[]):

@@ -7,11 +7,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from sfumato.errors import ConfigError
 from sfumato.scenes.captions import Caption, caption
 from sfumato.scenes.render import render
 from sfumato.scenes.scene import Scene, scene
-from sfumato.scenes.unnamed import repainted
 from sfumato.train.config import DataConfig
 from sfumato.train.data.buckets import Size
 
@@ -74,15 +72,13 @@ class Sampled(Protocol):
 class World:
     """Scenes of the drawn world, number by number."""
 
+    identity = ""
     varies = False
     on_device = False
     left_out: Sequence[LeftOut] = ()
 
     def __init__(self, config: DataConfig) -> None:
-        if not 0 <= config.unnamed <= 1:
-            raise ConfigError(f"data.unnamed must be a share from 0 to 1, found {config.unnamed}.")
         self.config = config
-        self.identity = f"unnamed {config.unnamed}" if config.unnamed else ""
         self.length = config.pool
         self.held: Sequence[Scene] = ()  # the first scenes, where they are drawn once for all
 
@@ -91,9 +87,7 @@ class World:
         return [self.held[index] if index < len(self.held) else self._drawn(index) for index in indices]
 
     def _drawn(self, index: int) -> Scene:
-        seed, unnamed = self.config.seed, self.config.unnamed
-        drawn = scene(seed, index, counts=self.config.counts)
-        return repainted(drawn, seed, index, unnamed) if unnamed else drawn
+        return scene(self.config.seed, index, counts=self.config.counts)
 
     def pictures(self, indices: Sequence[int], draws: Sequence[int] = ()) -> Tensor:
         return render(self.scenes(indices), self.config.size)

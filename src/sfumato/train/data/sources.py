@@ -83,8 +83,6 @@ def open_samples(config: DataConfig) -> World | PictureSet:
         raise ConfigError(f"data.size must be a multiple of {CELL}, found {config.size}.")
     if config.source == "world":
         return World(config)
-    if config.unnamed:
-        raise ConfigError("data.unnamed paints things of the drawn world; with pictures of your own leave it out.")
     source = read_source(config.source, config.caption_column, config.image_column)
     if not source.decides_shapes and not config.buckets:
         source = replace(source, groups=[replace(group, buckets=None) for group in source.groups])
