@@ -49,10 +49,10 @@ embedded: $(VENV)/.run
 	$(BIN)/sfumato train autoencoder configs/embedded/decoder.toml --resume
 	$(ASSEMBLE) $(RUNS)/unet-further/export $(DEFAULTS) --output $(RUNS)/model-before
 	$(BIN)/sfumato train inpainting configs/embedded/inpainting.toml --resume
-	$(BIN)/sfumato train unet configs/embedded/unet-colours.toml --resume
-	$(ASSEMBLE) $(RUNS)/unet-colours/export $(DEFAULTS) --output $(RUNS)/model
+	$(BIN)/sfumato train unet configs/embedded/unet-imagined.toml --resume
+	$(ASSEMBLE) $(RUNS)/unet-imagined/export $(DEFAULTS) --output $(RUNS)/model
 	$(BIN)/sfumato train inpainting configs/embedded/inpainting-further.toml --resume
-	$(ASSEMBLE) $(RUNS)/unet-colours/export $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
+	$(ASSEMBLE) $(RUNS)/unet-imagined/export $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
 		--companion $(RUNS)/inpainting-further/export/inpainting.safetensors
 
 bench: $(VENV)/.bench

@@ -8,6 +8,7 @@ KINDS = ("autoencoder", "text", "unet", "lora", "inversion", "inpainting", "read
 SECTIONS = {
     "lora": ("lora", "inpainting"),
     "prior": ("lora", "unet"),
+    "imagined": ("unet",),
     "inversion": ("inversion",),
     "inpainting": ("inpainting",),
 }

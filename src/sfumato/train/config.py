@@ -107,6 +107,7 @@ class TrainConfig:
     start: dict[str, Any] = field(default_factory=dict)  # weights that the run builds on, by name
     lora: dict[str, Any] = field(default_factory=dict)
     prior: dict[str, Any] = field(default_factory=dict)  # with lora and unet: pictures of the class
+    imagined: dict[str, Any] = field(default_factory=dict)  # with unet: pairs that the drawn world never shows
     inversion: dict[str, Any] = field(default_factory=dict)
     inpainting: dict[str, Any] = field(default_factory=dict)
 

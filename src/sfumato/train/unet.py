@@ -13,9 +13,10 @@ from sfumato.train.ahead import ahead, count_workers, in_chunks
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import World
 from sfumato.train.denoising import Batch, Denoising
+from sfumato.train.imagined import Imagined, imagine, read_imagined
 from sfumato.train.layout import LayoutHead, layout_loss
 from sfumato.train.parts import write_part
-from sfumato.train.plan import seeded
+from sfumato.train.plan import Pass, seeded
 from sfumato.weights.save import save_folder
 
 CHUNK = 256  # scenes whose layouts are found at a time
@@ -27,7 +28,12 @@ class UNetTask(Denoising):
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        settings = read_imagined(config)
+        self.imagined: Imagined | None = None
         super().__init__(config)
+        if settings is not None:
+            folder, shape = Path(config.run.output), self.latents.shape(0)
+            self.imagined = imagine(settings, self.base.unet, self.objective, self._told, shape, folder)
         self.network = self.base.unet.requires_grad_(True)
         self.head: LayoutHead | None = None
         self.features: Tensor | None = None
@@ -41,6 +47,25 @@ class UNetTask(Denoising):
     @property
     def networks(self) -> dict[str, nn.Module]:
         return {"unet": self.network, "head": self.head} if self.head else {"unet": self.network}
+
+    def _told(self, texts: list[str]) -> Tensor:
+        return self.conditioning(self.said(texts), self.samples.bucket(0)).context
+
+    def draw(self, part: Pass) -> Batch:
+        batch = super().draw(part)
+        if self.imagined is None:
+            return batch
+        clean = batch.clean.clone()
+        for at, which in self.imagined.places(part).items():
+            clean[at] = self.imagined.latents[which]
+        return replace(batch, clean=clean)
+
+    def captions(self, batch: Batch) -> list[str]:
+        said = super().captions(batch)
+        if self.imagined is not None:
+            for at, which in self.imagined.places(batch.part).items():
+                said[at] = self.imagined.captions[which]
+        return said
 
     def _layouts(self, world: World) -> tuple[Tensor, Tensor]:
         """What each latent cell of every scene shows: kinds and colours, [N, h, w]."""

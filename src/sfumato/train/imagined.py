@@ -1,0 +1,156 @@
+"""Pairs of kind and colour that the drawn world never shows, as the network that training begins with composes them.
+
+Where kind and colour are told from a noised picture x independently, log p(x | kind, colour) is the sum of
+log p(x | kind) and log p(x | other kind, colour) less log p(x | other kind), and so are the predictions under these
+captions (Liu et al. 2022, Compositional visual generation with composable diffusion models). All three were learnt from
+scenes; the sum draws pairs that the network itself, asked for them, does not. No picture but its own is used.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sfumato.diffusion.denoiser import denoiser
+from sfumato.diffusion.samplers.euler import euler
+from sfumato.diffusion.spacing import trailing
+from sfumato.diffusion.wrappers import guide_doubled
+from sfumato.errors import ConfigError
+from sfumato.model import hash_tensors
+from sfumato.nn.unet import UNet
+from sfumato.scenes.captions import SAID, caption
+from sfumato.scenes.scene import Scene, scene
+from sfumato.scenes.vocabulary import KINDS, UNSEEN_PAIRS
+from sfumato.train.config import TrainConfig, build
+from sfumato.train.objective import Objective
+from sfumato.train.plan import Pass
+
+log = logging.getLogger(__name__)
+
+CHOSEN, WHICH = 31, 32  # purposes of the keyed generators
+OTHER, WORDS = 9, 10  # of the streams of a scene: which other kind, and how it is said
+CHUNK = 48  # pictures that are composed together
+
+Encode = Callable[[list[str]], Tensor]
+"""Captions as the network is told them, [N, 77, D]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImaginedConfig:
+    """`count` composed pictures take the place of so large a `share` of the samples; `seed` is that of their scenes."""
+
+    share: float
+    count: int = 192
+    steps: int = 20
+    guidance: float = 2.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """Captions, their scaled latents [N, C, h, w], and how large a share of the samples they are."""
+
+    captions: list[str]
+    latents: Tensor
+    share: float
+
+    def places(self, part: Pass) -> dict[int, int]:
+        """Which samples of a pass are imagined, and which picture each is."""
+        chosen, which = part.uniform(CHOSEN) < self.share, part.uniform(WHICH) * len(self.captions)
+        return {int(at): int(which[at]) for at in chosen.nonzero().flatten()}
+
+
+def read_imagined(config: TrainConfig) -> ImaginedConfig | None:
+    """The section [imagined], None without. Raises ConfigError for what cannot be, before any work."""
+    if not config.imagined:
+        return None
+    settings = build(ImaginedConfig, config.imagined, "imagined")
+    if config.data.source != "world":
+        raise ConfigError("[imagined] composes things of the drawn world; with pictures of your own leave it out.")
+    if config.loss.get("layout"):
+        raise ConfigError("loss.layout needs to know where things are, and [imagined] does not; leave out one of them.")
+    if not 0 < settings.share <= 1:
+        raise ConfigError(f"imagined.share is {settings.share}; it is a share above 0 and at most 1.")
+    for name in ("count", "steps"):
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"imagined.{name} is {getattr(settings, name)}; it is 1 or more.")
+    return settings
+
+
+def compositions(settings: ImaginedConfig) -> list[tuple[str, str, str, str]]:
+    """Captions of each picture: the whole one, and those of its kind, of another kind in its colour, of that kind."""
+    return [_composition(settings.seed, number) for number in range(settings.count)]
+
+
+def _composition(seed: int, number: int) -> tuple[str, str, str, str]:
+    drawn = scene(seed, number, "unseen_pairs")
+    thing = drawn.things[0]
+    kinds = [
+        kind
+        for kind, nouns in KINDS.items()  # as many nouns, so that the same numbers choose the same words
+        if kind != thing.kind and len(nouns) == len(KINDS[thing.kind]) and (kind, thing.colour) not in UNSEEN_PAIRS
+    ]
+    kind = str(np.random.default_rng([seed, number, OTHER]).choice(kinds))
+    other = replace(drawn, things=(replace(thing, kind=kind),))
+
+    def say(some: Scene, colour: float) -> str:
+        return caption(some, np.random.default_rng([seed, number, WORDS]), said={**SAID, "colour": colour}).text
+
+    return say(drawn, 1), say(drawn, 0), say(other, 1), say(other, 0)
+
+
+def imagine(
+    settings: ImaginedConfig, unet: UNet, objective: Objective, encode: Encode, shape: Sequence[int], folder: Path
+) -> Imagined:
+    """The composed pictures, latents of this shape [C, h, w]; kept in the folder for when the run is resumed."""
+    said = compositions(settings)
+    key = hashlib.sha256(f"{settings} {hash_tensors(unet.state_dict())}".encode()).hexdigest()
+    path = folder / f"imagined-{key[:16]}.safetensors"
+    if path.is_file():
+        latents = load_file(path)["latents"]
+    else:
+        log.info("Composing %d pictures of pairs that no scene shows.", settings.count)
+        parts = [
+            _composed(settings, unet, objective, encode, said[at : at + CHUNK], shape, at)
+            for at in range(0, len(said), CHUNK)
+        ]
+        latents = torch.cat(parts).contiguous()  # not channels last, which no file has
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".writing")
+        save_file({"latents": latents}, aside)
+        aside.rename(path)
+    return Imagined([whole for whole, *_ in said], latents, settings.share)
+
+
+@torch.no_grad()
+def _composed(
+    settings: ImaginedConfig,
+    unet: UNet,
+    objective: Objective,
+    encode: Encode,
+    said: Sequence[tuple[str, str, str, str]],
+    shape: Sequence[int],
+    first: int,
+) -> Tensor:
+    count = len(said)
+    _, kind, coloured, other = ([*texts] for texts in zip(*said, strict=True))
+    context = torch.cat([encode(texts) for texts in ([""] * count, kind, coloured, other)])
+
+    def network(x: Tensor, timestep: Tensor) -> Tensor:
+        found = unet(x[:count].repeat(4, 1, 1, 1), timestep[:1].expand(4 * count), context).float()
+        nothing, of_kind, of_colour, of_other = found.chunk(4)
+        return torch.cat([nothing, of_kind + of_colour - of_other])
+
+    sigmas = trailing(objective.schedule, settings.steps)
+    generator = torch.Generator().manual_seed(settings.seed + first)
+    noise = torch.randn(count, *shape, generator=generator).to(context.device)
+    x = noise * (1 + sigmas[0] ** 2) ** 0.5
+    denoise = denoiser(network, objective.schedule, objective.prediction)
+    drawn = [step.x for step in euler(guide_doubled(denoise, settings.guidance), x, sigmas, lambda index: noise)]
+    return drawn[-1].cpu()
