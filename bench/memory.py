@@ -60,7 +60,7 @@ def with_networks() -> Iterator[dict[str, Any]]:
 
 def saving() -> Iterator[dict[str, Any]]:
     """Budgets in which something has to be saved."""
-    yield told(SD1, 128, memory="low")
+    yield told(SD1, 512, memory="low")
     yield told(SD1, 256, share=0.5)
     yield told(SD1, 256, share=0.5, loras=["lora"])
     yield told(SD1, 192, memory="low", start=True, guidance=1)
