@@ -14,6 +14,7 @@ SHAPE = (2, 4, 6, 5)
 SUMS = ("lcm", "lms", "plms")  # whose last step is a sum, or blends the latent in
 REMEMBER = {"lms", "plms", "deis", "unipc", "dpm_multistep", "dpmpp_multistep", "dpmpp_singlestep"}
 REMEMBER |= {"dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"}  # earlier steps, in a run
+REMEMBER |= {"dpmpp_2m_cfg_pp", "res_multistep_cfg_pp"}
 LAST_IS_OTHER = {"tcd"}  # a run's last step adds no noise
 
 

@@ -34,4 +34,5 @@ def test_every_step_equals_k_diffusion(path: str) -> None:
 def test_stored_paths_cover_every_sampler_of_k_diffusion_that_we_have() -> None:
     theirs = {path.split("/")[1].removesuffix("_half") for path in PATHS}
     own = {"plms", "deis", "unipc", "lcm", "tcd", "dpmpp_multistep", "dpmpp_singlestep", "dpm_multistep"}
+    own |= {"dpmpp_2m_cfg_pp", "dpmpp_2s_ancestral_cfg_pp", "res_multistep_cfg_pp"}
     assert theirs == set(SAMPLERS) - own

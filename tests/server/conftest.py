@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from servers import ADDRESS
 from starlette.testclient import TestClient
 
 from sfumato.server.app import make_app
 from sfumato.server.service import Service
 from sfumato.server.settings import Limits, Settings
 
-ADDRESS = "http://127.0.0.1:7860"
 STUB = (sys.executable, str(Path(__file__).with_name("stub.py")))
 FAST = Limits(rate=10_000.0, burst=10_000, queue=2000, client_queue=2000, kill=0.6, stop=5.0, reserve=2**20)
 

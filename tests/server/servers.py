@@ -10,6 +10,9 @@ from typing import IO, Any
 
 import httpx2
 
+ADDRESS = "http://127.0.0.1:7860"
+"""What a server in this process is called by."""
+
 
 class Running:
     """A server that runs; `http` calls it."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from servers import ADDRESS
 from starlette.testclient import TestClient
 
-from conftest import ADDRESS
 from sfumato.server.texts import ROLES
 
 API = "/sfumato/v1"

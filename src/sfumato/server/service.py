@@ -331,8 +331,8 @@ class Service(Album):
         for name, id in ids.items() if isinstance(ids, dict) else zip(ids, ids, strict=True):
             try:
                 task["pictures"][name] = str(self.pixels_file(id)[0])
-            except Problem:
-                continue  # the worker says which field lacks it
+            except Problem:  # the worker says that it is not there
+                task["pictures"][name] = str(self.folders.staging / id.removeprefix("sha256:"))
         if row["kind"] == "replay":
             task["replay"] = str(self.folders.pictures / work["replay"])
         return task

@@ -36,6 +36,7 @@ ROLES: Mapping[str, Role] = {
     "controls[].model": "controlnet",
     "controls[].image": "picture",
     "controls[].preprocessor": "words",
+    "controls[].task": "words",
     "perturbed_attention.layers[]": "words",
     "image_prompts[].model": "controlnet",
     "image_prompts[].images[]": "picture",
