@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.testclient import TestClient
@@ -33,7 +34,8 @@ def state_after_hanging_up(client: TestClient, path: str, body: dict[str, Any]) 
 
         await asyncio.wait_for(client.app(scope, receive, send), 15)
 
-    asyncio.run(hang_up())
+    with ThreadPoolExecutor(1) as apart:  # from a browser's loop, which may run in this thread
+        apart.submit(asyncio.run, hang_up()).result()
     deadline = time.monotonic() + 10
     while (job := client.service.jobs(limit=1)[0][0]).state in ("queued", "running"):  # type: ignore[attr-defined]
         assert time.monotonic() < deadline
