@@ -112,7 +112,8 @@ def test_who_reads_slowly_is_let_go_and_sees_the_newest_preview() -> None:
         events = back.events(0.01)
         assert [(await anext(events)).id for _ in range(4)] == list(range(last + 1, last + 5))  # type: ignore[union-attr]
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as apart:  # from a browser's loop, which may run in this thread
+        apart.submit(asyncio.run, run()).result()
 
 
 def test_a_cancel_takes_effect_within_a_step(server: Running) -> None:
