@@ -73,18 +73,34 @@ def evaluate(
     folder = output or Path("outputs") / f"evaluation-{time.strftime('%Y%m%d-%H%M%S')}"
     if folder.exists():
         raise OutputError(f"{folder} exists. Name a new folder; nothing is overwritten.")
+    copied_from = (training_seed, training_scenes)
+    report = _measured(machine, model, suites, count, settings=settings, reader=reader, copied_from=copied_from)
+    _tell(report, folder, voice)
+
+
+def _measured(
+    machine: Machine,
+    model: str | None,
+    suites: list[str] | None,
+    count: int,
+    *,
+    settings: Request,
+    reader: Path | None,
+    copied_from: tuple[int | None, int | None],
+) -> "Report":
+    """What is asked for is looked at before the model is loaded; `copied_from` is a seed and a number of scenes."""
     from sfumato.evaluate.measure import DEFAULT, chosen
     from sfumato.evaluate.measure import evaluate as measure
     from sfumato.evaluate.memorisation import training_of
     from sfumato.scenes.reader import load_reader
 
     names = chosen(suites or DEFAULT, count)
-    training = training_of(training_seed, training_scenes)
+    training = training_of(*copied_from)
     learned = load_reader(reader) if reader else None
     with progress() as bar:
         bar("loading the model")
         loaded = machine.engine().model(model)
-        report = measure(
+        return measure(
             loaded,
             names,
             count,
@@ -93,7 +109,6 @@ def evaluate(
             training=training,
             progressed=lambda done, total: bar("drawing", done, total),
         )
-    _tell(report, folder, voice)
 
 
 def _tell(report: "Report", folder: Path, voice: Voice) -> None:
