@@ -15,6 +15,7 @@ from torch import Tensor
 from sfumato.diffusion.denoiser import Denoise
 from sfumato.diffusion.noise import Noise
 from sfumato.diffusion.samplers.dpmpp import phi_2
+from sfumato.diffusion.samplers.singlestep import by_the_middle
 from sfumato.diffusion.samplers.step import Step, ancestral, descend
 
 
@@ -55,12 +56,7 @@ def dpmpp_2s_ancestral_cfg_pp(
         guided, plain = both(denoise, unconditional, x, sigma)
         down, up = ancestral(sigma, sigma_next, eta)
         start = x + (guided - plain)
-        if down > 0:
-            middle = math.sqrt(sigma * down)
-            halfway = descend(start, guided, middle / sigma)
-            x = descend(start, denoise(halfway, middle), down / sigma)
-        else:
-            x = guided
+        x = by_the_middle(denoise, start, guided, sigma, down) if down > 0 else guided
         if up > 0:
             x = x + noise(index) * up
         yield Step(index, sigma_next, x, guided)

@@ -53,6 +53,13 @@ def dpm2_ancestral(
     return dpm2(denoise, x, sigmas, noise, eta=eta)
 
 
+def by_the_middle(denoise: Denoise, start: Tensor, denoised: Tensor, sigma: float, down: float) -> Tensor:
+    """From `start` towards the clean estimate at the middle in log sigma of a step from `sigma` to `down`."""
+    middle = math.sqrt(sigma * down)
+    halfway = descend(start, denoised, middle / sigma)
+    return descend(start, denoise(halfway, middle), down / sigma)
+
+
 def dpmpp_2s_ancestral(
     denoise: Denoise, x: Tensor, sigmas: list[float], noise: Noise, *, eta: float = 1.0
 ) -> Iterator[Step]:
@@ -63,12 +70,7 @@ def dpmpp_2s_ancestral(
     for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         down, up = ancestral(sigma, sigma_next, eta)
-        if down > 0:
-            middle = math.sqrt(sigma * down)
-            halfway = descend(x, denoised, middle / sigma)
-            x = descend(x, denoise(halfway, middle), down / sigma)
-        else:
-            x = denoised
+        x = by_the_middle(denoise, x, denoised, sigma, down) if down > 0 else denoised
         if up > 0:
             x = x + noise(index) * up
         yield Step(index, sigma_next, x, denoised)
