@@ -1,5 +1,7 @@
 """The words of the drawn world: those of its captions, and no others."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,17 +14,17 @@ def test_every_caption_is_of_familiar_words_and_every_familiar_word_is_in_one() 
     said: set[str] = set()
     for number in range(6000):
         one = scene(0, number, "train", (0.5, 0.5))
-        text = caption(one, np.random.default_rng([0, number])).text
+        text = caption(one, np.random.default_rng([0, number]), natural=0.6).text
         assert unseen_words(text) == (), text
-        said.update(text.lower().replace("-", " ").replace(",", " ").split())
-    assert FAMILIAR - said <= {"for"}
+        said.update(re.findall("[a-z]+", text.lower()))
+    assert FAMILIAR - said <= {"huts"}  # two of a kind are rare
 
 
 @pytest.mark.parametrize(
     ("text", "unseen"),
     [
         ("a purple elephant", ("elephant",)),
-        ("(a red:1.3) Tree, 8k, masterpiece", ("k", "masterpiece")),
+        ("(a red:1.3) Tree, 8k, trending", ("k", "trending")),
         ("an outline drawing of a boat at sunset", ()),
         ("der Baum und der Baum", ("der", "baum", "und")),
     ],

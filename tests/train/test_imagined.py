@@ -31,19 +31,23 @@ def found(text: str) -> tuple[str, str | None]:
     return NOUNS[words[at]], words[at - 1] if words[at - 1] in COLOURS else None
 
 
-def test_what_is_said_of_a_composition() -> None:
-    said = compositions(ImaginedConfig(share=0.5, count=200, seed=5))
-    for whole, kind, coloured, other in said:
-        pair, alone, another, plain = map(found, (whole, kind, coloured, other))
+@pytest.mark.parametrize("others", [1, 3])
+def test_what_is_said_of_a_composition(others: int) -> None:
+    said = compositions(ImaginedConfig(share=0.5, count=200, others=others, seed=5))
+    for each in said:
+        pair = found(each.whole)
         assert pair in UNSEEN_PAIRS
-        assert alone == (pair[0], None)
-        assert another[1] == pair[1]
-        assert another not in UNSEEN_PAIRS
-        assert plain == (another[0], None)
-        assert another[0] != pair[0]
-        # all else is said in the same words, between "a" and "an"
-        assert len(whole.split()) - len(kind.split()) == len(coloured.split()) - len(other.split()) == 1
-    assert {found(whole) for whole, *_ in said} == UNSEEN_PAIRS
+        assert found(each.kind) == (pair[0], None)
+        assert len({found(text)[0] for text in each.coloured}) == others
+        for coloured, plain in zip(each.coloured, each.others, strict=True):
+            kind, colour = found(coloured)
+            assert colour == pair[1]
+            assert (kind, colour) not in UNSEEN_PAIRS
+            assert found(plain) == (kind, None)
+            assert kind != pair[0]
+            assert len(coloured.split()) - len(plain.split()) == 1  # all else is said in the same words
+        assert len(each.whole.split()) - len(each.kind.split()) == 1
+    assert {found(each.whole) for each in said} == UNSEEN_PAIRS
 
 
 class Independent(nn.Module):
@@ -65,8 +69,9 @@ def told(texts: list[str]) -> Tensor:
     return torch.stack(rows)[:, None] * 0.1
 
 
-def test_a_composition_is_the_picture_where_kind_and_colour_are_independent(tmp_path: Path) -> None:
-    settings = ImaginedConfig(share=0.5, count=50, steps=6, guidance=2.0, seed=5)
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_composition_is_the_picture_where_kind_and_colour_are_independent(tmp_path: Path, others: int) -> None:
+    settings = ImaginedConfig(share=0.5, count=50, others=others, steps=6, guidance=2.0, seed=5)
     objective = Objective(DenoisingLoss(), "v_prediction", SCHEDULER)
     network: Any = Independent()
     made = imagine(settings, network, objective, told, (4, 2, 2), tmp_path)

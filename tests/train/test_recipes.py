@@ -111,6 +111,19 @@ def test_a_folder_of_pictures_trains_all_three(tmp_path: Path) -> None:
         assert all(math.isfinite(json.loads(line)["loss"]) for line in lines)
 
 
+def test_a_text_encoder_is_trained_further_with_its_vocabulary(world: list[Path], tmp_path: Path) -> None:
+    start, still = f'[start]\ntext = "{world[1]}"\n', "[optimizer]\nrate = 1e-9\nweight_decay = 0\n"
+    export = trained(tmp_path, "text", "", "pool = 6\nnatural = 0.5\n", still, start)
+    assert (export / "tokenizer" / "vocab.json").read_text() == (world[1] / "tokenizer" / "vocab.json").read_text()
+    before, after = (load_file(f / "text_encoder" / "model.safetensors") for f in (world[1], export))
+    for name, weights in before.items():
+        torch.testing.assert_close(after[name], weights, atol=1e-6, rtol=0)
+    again = tmp_path / "again"
+    again.mkdir()
+    with pytest.raises(ConfigError, match="leave it out"):
+        trained(again, "text", TEXT, "pool = 6\n", "", start)
+
+
 def test_a_unet_is_trained_further_from_where_another_run_left_it(world: list[Path], tmp_path: Path) -> None:
     start = f'[start]\nautoencoder = "{world[0]}"\ntext = "{world[1]}"\nunet = "{world[2]}"\n'
     export = trained(tmp_path, "unet", "", "pool = 6\n", "[optimizer]\nrate = 1e-9\nweight_decay = 0\n", start)

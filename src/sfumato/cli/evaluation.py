@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 SUITES = (
-    "one, two, unseen (these by default), binding, counting, position, relation, size, background, style, img2img, "
-    "inpainting"
+    "one, two, unseen (these by default), natural, binding, counting, position, relation, size, background, style, "
+    "img2img, inpainting"
 )
 
 

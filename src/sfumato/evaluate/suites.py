@@ -22,7 +22,8 @@ class Suite:
     """A kind of prompt: how its scenes and captions are drawn, and which attributes are scored.
 
     `counts[k]` is the share of scenes with k + 1 things; `seed` is used by nothing else. `says` are the attributes that
-    every caption says beside the kinds, and no other; None is as captions are, with every third one complete.
+    every caption says beside the kinds, and no other; None is as captions are, with every third one complete. So large
+    a share as `natural` is as people write.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Suite:
     counts: tuple[float, ...] = (1.0,)
     split: Split = "held_out"
     says: tuple[str, ...] | None = None
+    natural: float = 0.0
     scored: tuple[str, ...] = ATTRIBUTES
     fits: Fits = lambda drawn, index: True
 
@@ -49,6 +51,7 @@ SUITES = {
     "one": Suite("one object", 9_000_001),
     "two": Suite("two objects", 9_000_002, (0.0, 1.0)),
     "unseen": Suite("unseen pairs", 9_000_003, split="unseen_pairs"),
+    "natural": Suite("in people's words", 9_000_021, (0.7, 0.3), natural=1.0),
     "binding": Suite(
         "whose colour", 9_000_004, (0.0, 1.0), says=("colour",), scored=("kind", "colour"), fits=_all_differ
     ),
@@ -98,7 +101,7 @@ def saying(drawn: Scene, says: Sequence[str], rng: np.random.Generator) -> Capti
 def _case(suite: Suite, index: int) -> Case:
     drawn, rng = fitting(suite, index), np.random.default_rng([suite.seed, index, 1])
     if suite.says is None:
-        return Case(drawn, caption(drawn, rng, complete=index % COMPLETE_EVERY == 0))
+        return Case(drawn, caption(drawn, rng, index % COMPLETE_EVERY == 0, natural=suite.natural))
     return Case(drawn, saying(drawn, suite.says, rng))
 
 

@@ -1,12 +1,13 @@
 """Words for a scene: varied phrasing, attributes left out at random, and a record of what was said."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from sfumato.scenes.familiar import LEADS
+from sfumato.scenes.natural import sentence
 from sfumato.scenes.scene import Scene
 from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
 
@@ -54,8 +55,12 @@ def caption(
     *,
     said: Mapping[str, float] = SAID,
     related: float = RELATED,
+    natural: float = 0.0,
 ) -> Caption:
-    """A caption of `scene`; every attribute is said when `complete`, else as often as `said` and `related` tell."""
+    """A caption of `scene`; every attribute is said when `complete`, else as often as `said` and `related` tell.
+
+    So large a share as `natural` is a sentence as people write them.
+    """
 
     def says(attribute: str) -> bool:
         return complete or rng.random() < said[attribute]
@@ -72,7 +77,28 @@ def caption(
     )
     background = scene.background if says("background") else None
     style = scene.style if says("style") else None
-    return Caption(_phrase(claims, background, style, relation, rng), claims, background, style, relation)
+    if natural and rng.random() < natural:
+        claims, relation = _counted(scene, claims, relation, rng)
+        text = sentence(claims, background, style, relation, rng)
+    else:
+        text = _phrase(claims, background, style, relation, rng)
+    return Caption(text, claims, background, style, relation)
+
+
+def _counted(
+    scene: Scene, claims: tuple[Claim, ...], relation: str | None, rng: np.random.Generator
+) -> tuple[tuple[Claim, ...], str | None]:
+    """Of two things of a kind, most often, only what both are, so that they can be told as two."""
+    if len({claim.kind for claim in claims}) == len(claims) or rng.random() < 0.3:
+        return claims, relation
+    first, second = scene.things
+    alike = replace(
+        claims[0],
+        colour=claims[0].colour if first.colour == second.colour else None,
+        size=claims[0].size if first.size == second.size else None,
+        place=None,
+    )
+    return (alike, alike), None
 
 
 def relation_between(first: Placed, second: Placed) -> str:

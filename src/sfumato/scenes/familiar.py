@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from sfumato.scenes import natural
 from sfumato.scenes.vocabulary import BACKGROUNDS, COLOURS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
 
 LEADS = ("a picture of", "a drawing of", "there is", "an image of")
@@ -15,7 +16,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def _phrases() -> Iterable[str]:
-    yield from (*LEADS, *JOINS, *COLOURS, *SIZE_WORDS)
+    yield from (*LEADS, *JOINS, *COLOURS, *SIZE_WORDS, *natural.words())
     for table in (KINDS, SIZE_WORDS, PLACES, RELATIONS, STYLES):
         yield from table
         yield from (phrase for phrases in table.values() for phrase in phrases)

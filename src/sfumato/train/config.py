@@ -88,6 +88,7 @@ class DataConfig:
     keep: bool = field(default=False, repr=False)  # pictures stay in the device's memory, in 8 bits
     mirror: bool = False  # half of the pictures left to right; not where captions name sides
     counts: tuple[float, ...] = (1.0,)  # shares of scenes with 1, 2, ... things
+    natural: float = field(default=0.0, repr=False)  # share of the drawn world's captions that are as people write
     seed: int = 1
     caption_column: str = field(default="text", repr=False)  # where a source has columns or fields
     image_column: str = field(default="", repr=False)  # "" = file_name in metadata, the only one of pictures in a table
@@ -117,7 +118,7 @@ class TrainConfig:
         free |= {"keep", "tensorboard", "log_every", "validate_every", "save_every", "sheet_every"}
         value = dataclasses.asdict(self)
         value["run"] = {key: item for key, item in value["run"].items() if key not in free}
-        for key in ("caption", "buckets", "keep"):  # as it was before there were such keys
+        for key in ("caption", "buckets", "keep", "natural"):  # as it was before there were such keys
             if not value["data"][key]:
                 del value["data"][key]
         if not self.optimizer.rates:

@@ -3,7 +3,8 @@
 Where kind and colour are told from a noised picture x independently, log p(x | kind, colour) is the sum of
 log p(x | kind) and log p(x | other kind, colour) less log p(x | other kind), and so are the predictions under these
 captions (Liu et al. 2022, Compositional visual generation with composable diffusion models). All three were learnt from
-scenes; the sum draws pairs that the network itself, asked for them, does not. No picture but its own is used.
+scenes; the sum draws pairs that the network itself, asked for them, does not. What a colour adds is a mean over several
+other kinds. No picture but the network's own is used.
 """
 
 import hashlib
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 CHOSEN, WHICH = 31, 32  # purposes of the keyed generators
 OTHER, WORDS = 9, 10  # of the streams of a scene: which other kind, and how it is said
 CHUNK = 48  # pictures that are composed together
+MOST_OTHERS = 3  # other kinds with as many nouns that a colour is shown on; each kind has so many
 
 Encode = Callable[[list[str]], Tensor]
 """Captions as the network is told them, [N, 77, D]."""
@@ -43,10 +45,14 @@ Encode = Callable[[list[str]], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ImaginedConfig:
-    """`count` composed pictures take the place of so large a `share` of the samples; `seed` is that of their scenes."""
+    """`count` composed pictures take the place of so large a `share` of the samples; `seed` is that of their scenes.
+
+    `others` is the number of other kinds from which it is learnt what the colour adds.
+    """
 
     share: float
     count: int = 192
+    others: int = 1
     steps: int = 20
     guidance: float = 2.5
     seed: int = 0
@@ -77,18 +83,31 @@ def read_imagined(config: TrainConfig) -> ImaginedConfig | None:
         raise ConfigError("loss.layout needs to know where things are, and [imagined] does not; leave out one of them.")
     if not 0 < settings.share <= 1:
         raise ConfigError(f"imagined.share is {settings.share}; it is a share above 0 and at most 1.")
+    if not 1 <= settings.others <= MOST_OTHERS:
+        raise ConfigError(f"imagined.others is {settings.others}; it is from 1 to {MOST_OTHERS}.")
     for name in ("count", "steps"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"imagined.{name} is {getattr(settings, name)}; it is 1 or more.")
     return settings
 
 
-def compositions(settings: ImaginedConfig) -> list[tuple[str, str, str, str]]:
-    """Captions of each picture: the whole one, and those of its kind, of another kind in its colour, of that kind."""
-    return [_composition(settings.seed, number) for number in range(settings.count)]
+@dataclass(frozen=True)
+class Composition:
+    """Captions: of the whole picture, of its kind alone, and of each other kind in its colour and without a colour."""
+
+    whole: str
+    kind: str
+    coloured: tuple[str, ...]
+    others: tuple[str, ...]
 
 
-def _composition(seed: int, number: int) -> tuple[str, str, str, str]:
+def compositions(settings: ImaginedConfig) -> list[Composition]:
+    """What each picture is composed of."""
+    return [_composition(settings, number) for number in range(settings.count)]
+
+
+def _composition(settings: ImaginedConfig, number: int) -> Composition:
+    seed = settings.seed
     drawn = scene(seed, number, "unseen_pairs")
     thing = drawn.things[0]
     kinds = [
@@ -96,13 +115,14 @@ def _composition(seed: int, number: int) -> tuple[str, str, str, str]:
         for kind, nouns in KINDS.items()  # as many nouns, so that the same numbers choose the same words
         if kind != thing.kind and len(nouns) == len(KINDS[thing.kind]) and (kind, thing.colour) not in UNSEEN_PAIRS
     ]
-    kind = str(np.random.default_rng([seed, number, OTHER]).choice(kinds))
-    other = replace(drawn, things=(replace(thing, kind=kind),))
+    chosen = np.random.default_rng([seed, number, OTHER]).permutation(kinds)[: settings.others]
+    others = [replace(drawn, things=(replace(thing, kind=str(kind)),)) for kind in chosen]
 
     def say(some: Scene, colour: float) -> str:
         return caption(some, np.random.default_rng([seed, number, WORDS]), said={**SAID, "colour": colour}).text
 
-    return say(drawn, 1), say(drawn, 0), say(other, 1), say(other, 0)
+    coloured, plain = (tuple(say(other, colour) for other in others) for colour in (1, 0))
+    return Composition(say(drawn, 1), say(drawn, 0), coloured, plain)
 
 
 def imagine(
@@ -125,7 +145,7 @@ def imagine(
         aside = path.with_suffix(".writing")
         save_file({"latents": latents}, aside)
         aside.rename(path)
-    return Imagined([whole for whole, *_ in said], latents, settings.share)
+    return Imagined([each.whole for each in said], latents, settings.share)
 
 
 @torch.no_grad()
@@ -134,18 +154,21 @@ def _composed(
     unet: UNet,
     objective: Objective,
     encode: Encode,
-    said: Sequence[tuple[str, str, str, str]],
+    said: Sequence[Composition],
     shape: Sequence[int],
     first: int,
 ) -> Tensor:
-    count = len(said)
-    _, kind, coloured, other = ([*texts] for texts in zip(*said, strict=True))
-    context = torch.cat([encode(texts) for texts in ([""] * count, kind, coloured, other)])
+    count, others = len(said), settings.others
+    told = [[""] * count, [each.kind for each in said]]
+    told += [[each.coloured[at] for each in said] for at in range(others)]
+    told += [[each.others[at] for each in said] for at in range(others)]
+    context = torch.cat([encode(texts) for texts in told])
 
     def network(x: Tensor, timestep: Tensor) -> Tensor:
-        found = unet(x[:count].repeat(4, 1, 1, 1), timestep[:1].expand(4 * count), context).float()
-        nothing, of_kind, of_colour, of_other = found.chunk(4)
-        return torch.cat([nothing, of_kind + of_colour - of_other])
+        found = unet(x[:count].repeat(len(told), 1, 1, 1), timestep[:1].expand(len(context)), context).float()
+        nothing, of_kind, *rest = found.chunk(len(told))
+        of_colour = torch.stack(rest[:others]).mean(0) - torch.stack(rest[others:]).mean(0)
+        return torch.cat([nothing, of_kind + of_colour])
 
     sigmas = trailing(objective.schedule, settings.steps)
     generator = torch.Generator().manual_seed(settings.seed + first)

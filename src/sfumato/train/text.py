@@ -17,7 +17,7 @@ from sfumato.text.vocabulary import train_vocabulary
 from sfumato.train.config import TrainConfig, build
 from sfumato.train.data import World, open_samples
 from sfumato.train.device import autocast, pick_device
-from sfumato.train.parts import write_part
+from sfumato.train.parts import read_part, start_folder, write_part
 from sfumato.train.plan import Pass, sample_indices, seeded
 
 READOUT = 1  # purpose of the keyed generator that picks the place a claim is read from
@@ -94,7 +94,10 @@ class Told:
 
 
 class TextTask:
-    """The recipe: a vocabulary from the captions, then the encoder."""
+    """The recipe: a vocabulary from the captions, then the encoder.
+
+    Or, with `start.text`, a folder's `text_encoder/` further, which keeps the vocabulary in the `tokenizer/` beside it.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -105,18 +108,12 @@ class TextTask:
             raise ConfigError(
                 "loss.claims needs data.source = 'world'; for a folder set it to 0 and loss.contrastive to 1."
             )
-        network = dict(config.network)
-        self.tokenizer = self._tokenizer(int(network.pop("vocab_size", 1024)))
-        ends = {
-            "bos_token_id": self.tokenizer.bos,
-            "eos_token_id": self.tokenizer.eos,
-            "pad_token_id": self.tokenizer.pad,
-        }
-        described = TextEncoderConfig.from_json({**network, **ends, "vocab_size": len(self.tokenizer)})
         with seeded(config.run.seed):
-            self.encoder = TextEncoder(described).to(self.device)
-            self.heads = ClaimHeads(described.hidden_size).to(self.device)
-            self.tower = PictureTower(described.hidden_size).to(self.device)
+            self.tokenizer, encoder = self._continued() if "text" in config.start else self._new()
+            self.encoder = encoder.to(self.device)
+            width = encoder.config.hidden_size
+            self.heads = ClaimHeads(width).to(self.device)
+            self.tower = PictureTower(width).to(self.device)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -187,10 +184,21 @@ class TextTask:
         write_part(self.encoder, self.encoder.config.to_json(), folder / "text_encoder", "model")
         self.tokenizer.save(folder / "tokenizer")
 
-    def _tokenizer(self, size: int) -> Tokenizer:
+    def _continued(self) -> tuple[Tokenizer, TextEncoder]:
+        if self.config.network:
+            raise ConfigError("A run that starts from a text encoder takes its [network] from there; leave it out.")
+        folder = start_folder(self.config, "text")
+        encoder = read_part(folder / "text_encoder", TextEncoder, TextEncoderConfig.from_json)
+        return Tokenizer.from_folder(folder / "tokenizer"), encoder
+
+    def _new(self) -> tuple[Tokenizer, TextEncoder]:
+        network = dict(self.config.network)
+        size = int(network.pop("vocab_size", 1024))
         count = min(VOCABULARY_CAPTIONS, self.samples.length or VOCABULARY_CAPTIONS)
-        lines = self.samples.captions(range(count), range(count))
-        return Tokenizer(*train_vocabulary(lines, size))
+        tokenizer = Tokenizer(*train_vocabulary(self.samples.captions(range(count), range(count)), size))
+        ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
+        described = TextEncoderConfig.from_json({**network, **ends, "vocab_size": len(tokenizer)})
+        return tokenizer, TextEncoder(described)
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str]) -> Tensor:

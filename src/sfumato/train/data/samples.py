@@ -100,7 +100,11 @@ class World:
 
     def described(self, scenes: Sequence[Scene], draws: Sequence[int]) -> list[Caption]:
         """Captions with what they claim."""
-        return [caption(drawn, np.random.default_rng(draw)) for drawn, draw in zip(scenes, draws, strict=True)]
+        natural = self.config.natural
+        return [
+            caption(drawn, np.random.default_rng(draw), natural=natural)
+            for drawn, draw in zip(scenes, draws, strict=True)
+        ]
 
     def captions(self, indices: Sequence[int], draws: Sequence[int]) -> list[str]:
         return [described.text for described in self.described(self.scenes(indices), draws)]
