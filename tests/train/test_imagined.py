@@ -69,9 +69,11 @@ def told(texts: list[str]) -> Tensor:
     return torch.stack(rows)[:, None] * 0.1
 
 
-@pytest.mark.parametrize("others", [1, 3])
-def test_a_composition_is_the_picture_where_kind_and_colour_are_independent(tmp_path: Path, others: int) -> None:
-    settings = ImaginedConfig(share=0.5, count=50, others=others, steps=6, guidance=2.0, seed=5)
+@pytest.mark.parametrize(("others", "itself"), [(1, 0.0), (3, 0.5)])
+def test_a_composition_is_the_picture_where_kind_and_colour_are_independent(
+    tmp_path: Path, others: int, itself: float
+) -> None:
+    settings = ImaginedConfig(share=0.5, count=50, others=others, itself=itself, steps=6, guidance=2.0, seed=5)
     objective = Objective(DenoisingLoss(), "v_prediction", SCHEDULER)
     network: Any = Independent()
     made = imagine(settings, network, objective, told, (4, 2, 2), tmp_path)
@@ -130,6 +132,8 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(start: Path,
     [
         ("unet", {"imagined": {"share": 0.0}}, r"imagined\.share is 0\.0"),
         ("unet", {"imagined": {"share": 0.5, "count": 0}}, r"imagined\.count is 0"),
+        ("unet", {"imagined": {"share": 0.5, "others": 4}}, r"imagined\.others is 4; it is from 1 to 3"),
+        ("unet", {"imagined": {"share": 0.5, "itself": 1.0}}, r"imagined\.itself is 1\.0"),
         ("unet", {"imagined": {"share": 0.5}, "loss": {"layout": 0.3}}, r"loss\.layout needs to know where"),
         ("unet", {"imagined": {"share": 0.5}, "data": {"source": "folder"}}, r"things of the drawn world"),
         ("text", {"imagined": {"share": 0.5}}, r"\[imagined\] is for unet, not for text"),
