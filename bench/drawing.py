@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.folder import Sizes, fill, hollow, options
 from bench.networks import BFLOAT16_FACTOR
 from bench.turns import Budget, Step, Turns, clear, take_turns
+from sfumato.model import autoencoder_order
 from sfumato.train.device import channels_last
 
 THEIRS = "diffusers"
@@ -103,7 +104,8 @@ class Networks:
                 network = Autoencoder(AutoencoderConfig.from_json(self.autoencoder_options))
         halves = {name: value.to(self.dtype) for name, value in self.theirs[task].state_dict().items()}
         network.load_state_dict(halves, assign=True)
-        return channels_last(network.eval())
+        order = autoencoder_order(self.device) if task == "decode" else torch.channels_last
+        return network.eval().to(memory_format=order)  # type: ignore[call-overload,no-any-return]
 
     def call(self, task: str, network: Any, *, theirs: bool, dtype: torch.dtype) -> Step:
         """One step of a network of ours or theirs."""

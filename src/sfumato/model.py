@@ -189,7 +189,10 @@ class Model:
         self.text.to(device, dtype)
         for control in self.controls.values():
             control.to(device=device, dtype=dtype)
-        self.autoencoder.to(device=device, dtype=autoencoder_dtype(self.family, self.autoencoder, dtype))
+        shy = autoencoder_dtype(self.family, self.autoencoder, dtype)
+        self.autoencoder.to(device=device, dtype=shy)
+        if device is not None:
+            self.autoencoder.to(memory_format=autoencoder_order(torch.device(device)))  # type: ignore[call-overload]
         return self
 
 
@@ -200,6 +203,14 @@ def autoencoder_dtype(family: Family, autoencoder: Autoencoder, dtype: torch.dty
     """
     shy = autoencoder.config.force_upcast and family.text in ("sdxl", "sdxl-refiner")
     return torch.float32 if dtype is torch.float16 and shy else dtype
+
+
+def autoencoder_order(device: torch.device) -> torch.memory_format:
+    """Return the memory order of the autoencoder's convolutions: channels last, but on CUDA.
+
+    There PyTorch's group norm takes and gives channels first, so that each convolution would have to be turned over.
+    """
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

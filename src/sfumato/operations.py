@@ -46,7 +46,7 @@ from sfumato.images import (
     to_pixels,
     to_rgb,
 )
-from sfumato.model import Model
+from sfumato.model import Model, autoencoder_order
 from sfumato.nn.autoencoder import Area, Autoencoder, Posterior, blend, decode_tiled, encode_tiled
 from sfumato.nn.banded import decode_banded, encode_banded
 from sfumato.nn.circular import CircularConv2d
@@ -173,6 +173,7 @@ def way_of(model: Model, pixels: int) -> Way:
 
 def _decode_one(autoencoder: Autoencoder, latent: Tensor, run: Callable[[Autoencoder, Tensor], Tensor]) -> Tensor:
     first = next(autoencoder.parameters())
+    latent = latent.contiguous(memory_format=autoencoder_order(first.device))  # the order of its weights
     decoded = run(autoencoder, latent.to(first)).float()
     if first.dtype is not torch.float32 and not bool(torch.isfinite(decoded).all()):
         decoded = run(copy.deepcopy(autoencoder).float(), latent.to(first.device, torch.float32))

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from sfumato.errors import WeightsError
-from sfumato.model import Model, autoencoder_dtype
+from sfumato.model import Model, autoencoder_dtype, autoencoder_order
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.clip import TextEncoder
 from sfumato.nn.unet import UNet
@@ -109,7 +109,8 @@ def read(opened: Opened, name: str, device: torch.device, dtype: torch.dtype | N
     shy = autoencoder_dtype(opened.family, model.autoencoder, dtype)
     for component in (opened.unet, *opened.text):
         fill(component.part, component.tensors, Placement(device, dtype))
-    fill(opened.autoencoder.part, opened.autoencoder.tensors, Placement(device, shy, innermost=True))
+    placement = Placement(device, shy, autoencoder_order(device), reorder=True)
+    fill(opened.autoencoder.part, opened.autoencoder.tensors, placement)
     return model
 
 
