@@ -44,6 +44,8 @@ class Catalogue:
         self._settled = threading.Event()
         self._known: tuple[float, dict[str, Known]] = (0.0, {})
         self._states: dict[Known, str] = {}
+        self._over = False
+        self._child: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Take what is remembered, and bring it up to date beside everything else."""
@@ -57,6 +59,16 @@ class Catalogue:
             elif kind == "card" and found.get("version") == REMEMBERED:
                 self._cards[name] = (found["state"], found["card"])
         threading.Thread(target=self._refresh, name="catalogue", daemon=True).start()
+
+    def stop(self) -> None:
+        """Learn nothing more: who waits for an answer has none, and nothing is written after this returns."""
+        with self._news:
+            self._over = True
+            if self._child is not None:
+                self._child.kill()
+            self._news.notify_all()
+        with self._describing:  # whoever was in it has left
+            return
 
     def known(self) -> dict[str, Known]:
         """What can be named, looked at anew every second."""
@@ -101,7 +113,7 @@ class Catalogue:
     def samplers(self, seconds: float = 60.0) -> dict[str, Any]:
         """The names of samplers and spacings. Raises Problem 503 if they are not known in time."""
         with self._news:
-            self._news.wait_for(lambda: self._samplers is not None, seconds)
+            self._news.wait_for(lambda: self._samplers is not None or self._over, seconds)
             if self._samplers is None:
                 raise Problem(503, "starting", "the server is still starting; try again", retry_after=3)
             return self._samplers
@@ -145,15 +157,24 @@ class Catalogue:
     def _ask(self, names: Sequence[str], seconds: float) -> None:
         states = {name: self._state(self.known()[name]) for name in names}
         command = [*self._settings.program, "describe", str(self._tokenizers), *names]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603
-            watch = threading.Timer(seconds, child.kill)
-            watch.start()
+        with self._news:  # that `stop` sees this child, or this sees `stop`
+            if self._over:
+                return
+            self._child = child = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            )
+        watch = threading.Timer(seconds, child.kill)
+        watch.start()
+        with child:
             assert child.stdout is not None
             for line in child.stdout:
-                self._learn(json.loads(line), states)
-            watch.cancel()
+                if not line.endswith("\n") or not self._learn(json.loads(line), states):  # it was killed, or we stop
+                    break
+        watch.cancel()
+        self._child = None
 
-    def _learn(self, answer: dict[str, Any], states: dict[str, str]) -> None:
+    def _learn(self, answer: dict[str, Any], states: dict[str, str]) -> bool:
+        """Take an answer of the child; False when nothing is learnt any more."""
         if "samplers" in answer:
             key, found = "samplers:", {"version": REMEMBERED, "samplers": answer["samplers"]}
         else:
@@ -161,6 +182,8 @@ class Catalogue:
             card = answer.get("card") or {"problem": plain(answer["problem"])}
             key, found = f"card:{name}", {"version": REMEMBERED, "state": states[name], "card": card}
         with self._news:
+            if self._over:
+                return False
             if "samplers" in answer:
                 self._samplers = answer["samplers"]
             else:
@@ -172,6 +195,7 @@ class Catalogue:
                 (key, json.dumps(found)),
             )
         )
+        return True
 
     def _fresh(self, known: Known) -> Card | None:
         with self._lock:

@@ -74,10 +74,11 @@ class Server(uvicorn.Server):
             threading.Thread(target=self._finish, daemon=True).start()
         else:
             self._service.drain(HARD_STOP)
+            self.config.timeout_graceful_shutdown = HARD_END
 
     def _finish(self) -> None:
         self._service.runner.join()
-        self._service.broker.close()
+        self._service.hang_up()
         self.should_exit = True
 
 

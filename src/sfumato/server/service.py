@@ -77,11 +77,16 @@ class Service(Album):
         self.draining = True
         self.runner.stop(seconds)
 
+    def hang_up(self) -> None:
+        """Let go of everybody who listens, or waits for what the catalogue would learn."""
+        self.broker.close()
+        self.catalogue.stop()
+
     def stop(self) -> None:
         """The end: all is on the disk, and the folder is free for another server."""
         self.drain(0.0 if not self.draining else self.settings.limits.stop)
         self.runner.join()
-        self.broker.close()
+        self.hang_up()
         self.database.close()
         os.close(self._handle)
 
