@@ -1,5 +1,6 @@
 """Servers as processes, started and ended as people and systems do."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,29 @@ import httpx2
 
 ADDRESS = "http://127.0.0.1:7860"
 """What a server in this process is called by."""
+
+
+class Share:
+    """What part of the processor a process gets, of what it could use, from here on."""
+
+    def __init__(self, pid: int | str = "self") -> None:
+        self._tasks = Path(f"/proc/{pid}/task")
+        self._before = self._read()
+
+    def _read(self) -> dict[str, tuple[int, int]]:
+        """Of each thread, the nanoseconds that it ran, and that it could have run while others did (Linux)."""
+        found = {}
+        for task in self._tasks.iterdir() if self._tasks.is_dir() else ():
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                run, wait, _ = map(int, (task / "schedstat").read_text().split())
+                found[task.name] = (run, wait)
+        return found
+
+    def slower(self) -> float:
+        """By what factor its computing took longer than on a machine of its own; 1 on one that nobody else uses."""
+        now = self._read()
+        ran, waited = (sum(now[id][each] - self._before.get(id, (0, 0))[each] for id in now) for each in (0, 1))
+        return 1.0 + waited / ran if ran else 1.0
 
 
 class Running:

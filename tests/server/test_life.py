@@ -9,7 +9,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 from chaos import inspect
-from servers import Running
+from servers import Running, Share
 from stub import pixels
 
 from sfumato.server.broker import Broker
@@ -151,13 +150,13 @@ def test_a_failure_is_told_and_the_next_job_works(server: Running, prompt: str, 
 
 
 def test_many_clients_have_their_own_pictures_while_the_server_answers(server: Running) -> None:
-    crowd(server, clients=8, jobs=3, patience=1.0 * LOADED)
+    crowd(server, clients=8, jobs=3, patience=0.2 * LOADED)
 
 
 @pytest.mark.slow
 def test_sixty_four_clients_have_their_own_pictures_while_the_server_answers(tmp_path: Path) -> None:
     server = Running(tmp_path / "data")
-    crowd(server, clients=64, jobs=20, patience=0.2 * LOADED)
+    crowd(server, clients=64, jobs=20, patience=0.2)
     assert server.stop() == 0
 
 
@@ -181,28 +180,17 @@ def crowd(server: Running, clients: int, jobs: int, patience: float) -> None:
                 right += job["pictures"][0]["sha256"] == f"sha256:{wanted}" and job["client"] == f"c{name}"
             return right
 
-    delays: list[float] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        with httpx2.Client(timeout=30) as http:
-            while not over.is_set():
-                started = time.monotonic()
-                assert http.get(f"{server.address}/health").status_code == 200
-                delays.append(time.monotonic() - started)
-                time.sleep(0.02)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    share = Share(server.process.pid)
+    command = [sys.executable, str(Path(__file__).with_name("watch.py")), server.address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
         with ThreadPoolExecutor(clients) as pool:
             assert sum(pool.map(one, range(clients))) == clients * jobs
-    finally:
-        over.set()
-        watcher.join()
+        delays = json.loads(watcher.communicate()[0])
+    slower = share.slower()
     slowest = sorted(delays)[int(len(delays) * 0.99) - 1]
-    print(f"/health p99 {slowest * 1000:.0f} ms while {clients} clients submitted {jobs} jobs each")
-    assert slowest < patience
+    print(f"/health p99 {slowest * 1000:.0f} ms while {clients} clients submitted {jobs} jobs each", end=" ")
+    print(f"(by others {slower:.1f} times slower)")
+    assert slowest < patience * slower
 
 
 # --- stopping -----------------------------------------------------------------------------------------------------
@@ -420,16 +408,17 @@ def test_posts_are_acknowledged_at_a_good_rate(tmp_path: Path) -> None:
                 assert answer.status_code == 202
         return found
 
-    started = time.monotonic()
+    share, started = Share(server.process.pid), time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         delays = sorted(delay for found in pool.map(post, range(4)) for delay in found)
     rate, p95 = len(delays) / (time.monotonic() - started), delays[int(len(delays) * 0.95)]
-    print(f"{rate:.0f} posts a second are on the disk; p95 {p95 * 1000:.0f} ms")
+    slower = share.slower()
+    print(f"{rate:.0f} posts a second are on the disk; p95 {p95 * 1000:.0f} ms (by others {slower:.1f} times slower)")
     server.http.post("/queue/clear")
     server.http.post(f"/jobs/{first}/cancel")
     assert server.stop() == 0
-    assert rate > 50 / LOADED
-    assert p95 < 0.1 * LOADED
+    assert rate > 50 / slower
+    assert p95 < 0.1 * slower
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """`sfumato serve` as people start it, with the engine and the embedded model."""
 
+import asyncio
 import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -15,6 +18,8 @@ from PIL import Image
 
 import sfumato
 from sfumato.cli.app import run
+from sfumato.server.run import listen
+from sfumato.server.settings import Settings
 
 
 def test_help_is_quick_and_loads_nothing_of_the_server() -> None:
@@ -26,13 +31,34 @@ def test_help_is_quick_and_loads_nothing_of_the_server() -> None:
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
         assert run(["serve", "--port", port, "--data", str(tmp_path / "data")]) == 1
+
+
+def test_the_second_half_of_an_answer_does_not_wait_for_the_clients_word_about_the_first(tmp_path: Path) -> None:
+    """Which comes 40 ms later (Nagle's rule, and delayed acknowledgement): asyncio sends at once where it sees TCP."""
+    told: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def ask() -> None:
+        listener = listen(Settings(data=tmp_path, port=0))
+        server = await asyncio.start_server(answer, sock=listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    with ThreadPoolExecutor(1) as apart:  # from a browser's loop, which may run in this thread
+        apart.submit(asyncio.run, ask()).result()
+    assert told and told[0]
 
 
 def test_a_model_that_is_not_there_is_refused_at_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

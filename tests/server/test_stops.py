@@ -13,9 +13,8 @@ from statistics import median
 import httpx2
 import pytest
 from chaos import inspect
-from servers import Running
+from servers import Running, Share
 
-LOADED = 4.0  # how much longer something may take on a machine that others use, too
 STOP = 1.5  # seconds that a running job has to end in
 
 
@@ -35,6 +34,7 @@ def stop_at_random(data: Path, moments: int) -> None:
     acknowledged: set[str] = set()
     refused: list[float] = []
     ends: dict[bool, list[float]] = {False: [], True: []}
+    share = Share()
     for moment in range(moments):
         server = Running(data, limits={"stop": STOP})
         over = threading.Event()
@@ -58,12 +58,14 @@ def stop_at_random(data: Path, moments: int) -> None:
     told = [f"{kind}: {max(each, default=0):.2f} s" for kind, each in (("once", ends[False]), ("twice", ends[True]))]
     print(f"{len(acknowledged)} jobs; the slowest end {', '.join(told)}; {len(refused)} posts were told of it", end="")
     print(f", p95 {sorted(refused)[int(len(refused) * 0.95)] * 1000:.0f} ms" if refused else "")
+    slower = share.slower()
+    print(f"by others {slower:.1f} times slower")
     if moments >= 100:  # of fewer, one moment at which another program had the machine is too much
-        assert median(ends[True]) < 2.0 * LOADED and median(ends[False]) < (STOP + 2.0) * LOADED
-        assert median(refused) < 0.1 * LOADED
+        assert median(ends[True]) < 2.0 * slower and median(ends[False]) < (STOP + 2.0) * slower
+        assert median(refused) < 0.1 * slower
     uncounted(data)
     last = Running(data)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 60 + len(acknowledged)  # each takes 0.2 s to draw
     while (queue := last.http.get("/queue").json())["queued"] or queue["running"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)

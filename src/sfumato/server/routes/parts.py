@@ -43,14 +43,14 @@ _TOLD = {
 PROBLEMS: Responses = {status: {"description": told, "content": _SCHEMA} for status, told in _TOLD.items()}
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:  # async, as `client_of`: else each is a turn in a thread
     """The service of the application that a request is for."""
     found = request.app.state.service
     assert isinstance(found, Service)
     return found
 
 
-def client_of(
+async def client_of(
     request: Request,
     named: Annotated[
         str | None,
