@@ -14,11 +14,13 @@ from bench.folder import Sizes, fill, hollow, options
 from bench.networks import BFLOAT16_FACTOR
 from bench.turns import Budget, Step, Turns, clear, take_turns
 from sfumato.model import autoencoder_order
+from sfumato.nn.replay import Replayed
 from sfumato.train.device import channels_last
 
 THEIRS = "diffusers"
 TASKS = {"unet": "UNet step of two", "decode": "decoding"}
-EAGER = ("sfumato", THEIRS, "diffusers, channels last")
+FIRST = "sfumato, first steps"  # of a picture, which are not replayed
+EAGER = ("sfumato", FIRST, THEIRS, "diffusers, channels last")
 COMPILED = (THEIRS, "sfumato, compiled", "diffusers, compiled")
 HALVES = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what is fast there
 MODE = "reduce-overhead"  # of torch.compile: with CUDA graphs, as kernels of two pictures do not hide their launch
@@ -125,9 +127,11 @@ def maker(networks: Networks, task: str, name: str) -> Callable[[], Step]:
     def make() -> Step:
         theirs = name.startswith(THEIRS)
         network = deepcopy(networks.theirs[task]).to(networks.dtype) if theirs else networks.ours(task)
-        if "," in name:  # channels last, and so when compiled
+        if "," in name and name != FIRST:  # channels last, and so when compiled
             channels_last(network)
         run: Any = network.decode if task == "decode" else network
+        if name == "sfumato" and task == "unet" and networks.device.type == "cuda":
+            run = Replayed(run)
         if not name.endswith("compiled"):
             return networks.call(task, run, theirs=theirs, dtype=networks.dtype)
         run = torch.compile(run, mode=MODE if networks.device.type == "cuda" else None)
@@ -153,7 +157,8 @@ def drawing(
         reference = networks.call(task, whole.decode if task == "decode" else whole, theirs=True, dtype=torch.float32)()
         assert reference is not None
         reference = reference.clone()
-        taken = take_turns({name: maker(networks, task, name) for name in names}, device, budget)
+        here = [name for name in names if task == "unet" or name != FIRST]
+        taken = take_turns({name: maker(networks, task, name) for name in here}, device, budget)
         error = partial(relative_error, reference)
         errors = {name: error(turns.first) for name, turns in taken.items() if turns.first is not None}
         yield Drawn(task, networks.dtype, taken, errors, operations[task])

@@ -14,8 +14,9 @@ from sfumato.diffusion.denoiser import Lookup, Prediction
 from sfumato.diffusion.denoiser import denoiser as wrap
 from sfumato.diffusion.sampling import Sampling
 from sfumato.diffusion.schedule import NoiseSchedule
-from sfumato.nn.additions import UNetCall, together
+from sfumato.nn.additions import NOTHING, UNetCall, together
 from sfumato.nn.autoencoder import Autoencoder
+from sfumato.nn.replay import Replayed
 from sfumato.nn.unet import UNet
 from sfumato.request import Embedding, Lora
 from sfumato.text.encode import Conditioning, TextStack
@@ -167,6 +168,8 @@ class Model:
         `lookup` finds the timestep of a level (`Sampling.lookup`); by default it is interpolated in log sigma.
         """
 
+        alone = Replayed(self.unet) if self.device.type == "cuda" else self.unet
+
         def denoise(x: Tensor, sigma: float, conditioning: Conditioning) -> Tensor:
             told = conditioning.to(self.device, self.dtype)
 
@@ -176,6 +179,8 @@ class Model:
                 added = together(adder.additions(call) for adder in told.adders)
                 if told.concat is not None:
                     seen = torch.cat([seen, told.concat], dim=1)
+                if added is NOTHING:
+                    return alone(seen, timestep, told.context, told.pooled, told.size)
                 return self.unet(seen, timestep, told.context, told.pooled, told.size, added)  # type: ignore[no-any-return]
 
             find = lookup or self.schedule.timestep

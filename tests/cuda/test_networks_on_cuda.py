@@ -14,6 +14,8 @@ from sfumato.nn.autoencoder import Autoencoder, AutoencoderConfig, decode_tiled
 from sfumato.nn.banded import decode_banded
 from sfumato.nn.clip import TextEncoder, TextEncoderConfig
 from sfumato.nn.controlnet import ControlNet, ControlNetConfig
+from sfumato.nn.norm import GroupNorm
+from sfumato.nn.replay import AFTER, Replayed
 from sfumato.nn.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.gpu
@@ -80,6 +82,39 @@ def test_unet_equals_that_on_a_cpu(family: str, normal: Normal, device: torch.de
     here, twin = both(UNet(UNETS[family]), device)
     given = inputs(UNETS[family], normal)
     check(family, twin(**there(given, device)), here(**given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("family", UNETS)
+@torch.no_grad()
+def test_a_replayed_step_is_the_unet_s_own(
+    family: str, dtype: torch.dtype, normal: Normal, device: torch.device
+) -> None:
+    config = UNETS[family]
+    unet = UNet(config).eval()
+    randomize(unet, seed=1)
+    unet.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    replayed = Replayed(unet)
+    kept = []
+    for number in range(AFTER + 3):
+        x, context = normal(2, config.in_channels, 16, 16), normal(2, 77, 24)
+        more = (normal(2, 20).to(device, dtype), torch.full((2, 6), 64.0, device=device)) if family == "SDXL" else ()
+        given = x.to(device, dtype), torch.full((2,), 100.0 * number, device=device), context.to(device, dtype), *more
+        kept.append((replayed(*given), unet(*given)))
+    assert len(replayed.recordings) == (device.type == "cuda")
+    assert all(torch.equal(found, expected) for found, expected in kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_a_large_map_is_normalised_as_in_float64(dtype: torch.dtype, normal: Normal, device: torch.device) -> None:
+    norm = GroupNorm(4, 32, eps=1e-6)
+    randomize(norm, seed=2)
+    x = (3 + 2 * normal(2, 32, 160, 128)).to(dtype)
+    expected = deepcopy(norm).double()(x.double())
+    found = norm.to(device, dtype)(x.to(device)).cpu()
+    rounding = 2e-3 if dtype is torch.float16 else 1e-2
+    assert relative_error(found.double(), expected) <= rounding
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

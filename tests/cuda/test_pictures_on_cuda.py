@@ -141,6 +141,13 @@ def test_every_feature_draws_what_it_draws_on_a_cpu(feature: str, here: Engine, 
     check_alike(drawn(there, fields, **given), drawn(here, fields, **given), DECIDES.get(feature, LEVELS))
 
 
+@pytest.mark.parametrize("fields", [{}, {"guidance": 1}, {"guidance_interval": (0.2, 0.9)}, {"strict": True}], ids=str)
+def test_many_steps_draw_what_they_draw_on_a_cpu(fields: dict[str, Any], here: Engine, there: Engine) -> None:
+    """From the fifth step on they are replayed."""
+    asked = {"steps": 12, "sampler": "dpmpp_2m", **fields}
+    check_alike(drawn(there, asked), drawn(here, asked))
+
+
 def test_inpainting_keeps_every_byte_outside_of_the_mask(there: Engine) -> None:
     (edited,) = drawn(there, {}, image=photo(), mask=mask())
     outside = np.asarray(mask()) == 0

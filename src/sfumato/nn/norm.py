@@ -1,16 +1,20 @@
-"""Group norm that trains fast in bfloat16 on CPUs, where PyTorch's own does not."""
+"""Group norm that is fast where PyTorch's own is not: training in bfloat16 on CPUs, and large half maps on CUDA."""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+LARGE = 1 << 17  # numbers of a group; where there are fewer, PyTorch's one kernel is faster than several
 
 
 class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm` with affine weights: same values, same state; training in bfloat16 on a CPU takes another way.
+    """`nn.GroupNorm` with affine weights: same values, same state; where PyTorch's own is slow it takes another way.
 
-    PyTorch's channels-last kernels walk a group's few channels at a time. Sums over the cells of each channel, which
-    are contiguous rows, and then one scaled sum give the same in a few passes over memory.
+    In bfloat16 on a CPU its channels-last kernels walk a group's few channels at a time. Sums over the cells of each
+    channel, which are contiguous rows, and then one scaled sum give the same in a few passes over memory. On CUDA one
+    block of threads walks a whole group, so that a large map keeps 32 of a GPU's processors busy; see `by_channels`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -18,7 +22,29 @@ class GroupNorm(nn.GroupNorm):
         slow = x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.ndim == 4
         if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():  # which writes a kernel of its own
             return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-any-return, no-untyped-call]
+        half = x.dtype in (torch.float16, torch.bfloat16) and x.device.type == "cuda"
+        large = x[0].numel() >= LARGE * self.num_groups and (len(x) == 1 or x.is_contiguous())
+        if half and large and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return by_channels(x, self.num_groups, self.weight, self.bias, self.eps)
         return super().forward(x)
+
+
+def by_channels(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Group norm of [B, C, h, w] from sums over each channel, in float32; many threads take part in each.
+
+    The last pass, over the whole map, is that of a batch norm whose statistics are known. Several pictures must have
+    their channels first in memory.
+    """
+    batch, channels = x.shape[:2]
+    cells = x.shape[2] * x.shape[3]
+    sums = x.sum((2, 3), dtype=torch.float32).view(batch, groups, -1)
+    squares = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32).square().view(batch, groups, -1)
+    mean = sums.mean(2, keepdim=True) / cells  # [B, G, 1]
+    variance = (squares.mean(2, keepdim=True) / cells - mean.square()).clamp(min=0)
+    mean, variance = (each.expand_as(sums).reshape(-1) for each in (mean, variance))
+    scale, offset = (each.float().repeat(batch) for each in (weight, bias))
+    flat = x.view(1, batch * channels, *x.shape[2:])
+    return F.batch_norm(flat, mean, variance, scale, offset, eps=eps).view(x.shape)
 
 
 class _GroupNorm(torch.autograd.Function):
