@@ -2,8 +2,9 @@
 
 Sixty configurations of the published families, each in a process of its own, which draws as the command line does.
 The weights are zeros (`bench.blank`): what is held does not depend on their values. Prints a row for each, and last how
-many estimates were within what is promised. With `--small` the networks have a fifth of the widths, and pictures up to
-twice the sides, which takes minutes in place of hours.
+many estimates were within what is promised. With `--small` the networks have a fifth of the widths, and small pictures
+twice the sides, which takes minutes in place of hours. `--results FILE` keeps each row as a line of JSON as soon as it
+is measured; what is in the file already is not measured again, so that a run that was cut short goes on.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import re
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ LOW, HIGH, SHARE = -0.05, 0.30, 0.95  # what is promised: the estimate within th
 PLENTY = "900GB"  # a budget in which nothing has to be saved
 THREADS = 1  # more wait for each other where other work goes on
 GIB = 2**30
-LARGEST = 512  # pixels of small networks' sides
+LARGEST = 256  # pixels of the sides that small networks draw at twice
 SD1, SD2, XL, SEES_MASK = "sd15", "sd2", "sdxl", "sd15-inpaint"
 
 
@@ -228,26 +230,45 @@ def draw(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """One configuration in a process of its own, which has imported what it needs and computed nothing yet."""
+    """One configuration in a process of its own, which has imported what it needs and computed nothing yet.
+
+    Empty if it did not come to an end; what stopped it is on stderr.
+    """
     answer, written = os.pipe()
     child = os.fork()
     if not child:
         try:
             os.write(written, json.dumps(draw(root, configuration)).encode())
+        except BaseException:  # whatever it was, this process must not go on as its parent does
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(written)
     with os.fdopen(answer, "rb") as file:
         found: dict[str, Any] = json.loads(file.read() or b"{}")
     os.waitpid(child, 0)
-    if not found:
-        raise RuntimeError(f"{configuration}: the process ended without an answer")
     return found
 
 
+def kept_in(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The answers that a file of results has, by the rows' words."""
+    if path is None or not path.exists():
+        return {}
+    rows = (json.loads(line) for line in path.read_text().splitlines() if line.strip())
+    return {row["row"]: row for row in rows}
+
+
+def keep(path: Path | None, row: str, answer: Mapping[str, Any]) -> None:
+    """Add an answer to a file of results."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps({"row": row, **answer}) + "\n")
+
+
 def doubled(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration for small networks: twice the sides, which they compute as fast, and wider budgets."""
-    sides = {key: min(2 * configuration[key], LARGEST) for key in ("width", "height")}
+    """A configuration for small networks: twice the sides that are not large, as fast to compute; wider budgets."""
+    sides = {key: configuration[key] * (2 if configuration[key] <= LARGEST else 1) for key in ("width", "height")}
     hires = configuration.get("hires", {})
     if "size" in hires:
         sides["hires"] = {**hires, "size": [2 * side for side in hires["size"]]}
@@ -270,6 +291,16 @@ def in_words(configuration: Mapping[str, Any]) -> str:
     return f"{configuration['model']} {size} " + json.dumps(rest)[1:-1].replace('"', "")
 
 
+def tell(row: str, answer: Mapping[str, Any]) -> None:
+    """Print a row."""
+    if not answer:
+        print(f"no answer  {row}", flush=True)
+        return
+    sizes = " ".join(f"{answer[key] / GIB:5.2f}" for key in ("estimate", "peak"))
+    saved = f"  [{answer['saves']}]" if answer["saves"] else ""
+    print(f"{sizes} GiB {error(answer):+6.1%} {answer['seconds']:6.1f} s  {row}{saved}", flush=True)
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser()
@@ -277,6 +308,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="only each so many of the configurations")
     parser.add_argument("--only", default="", help="only those with this text in them")
     parser.add_argument("--root", type=Path, help="a folder in which the files are kept for another time")
+    parser.add_argument("--results", type=Path, help="a file of the rows: what is in it is not measured again")
     chosen = parser.parse_args()
     from PIL import Image
 
@@ -285,23 +317,24 @@ def main() -> None:
     runs = [each for each in itertools.islice(configurations(), 0, None, chosen.every) if chosen.only in in_words(each)]
     if chosen.small:
         runs = [doubled(each) for each in runs]
-    errors = []
+    kept = kept_in(chosen.results)
+    inside = 0
     with tempfile.TemporaryDirectory() as folder:
         root = chosen.root or Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
         os.environ["SFUMATO_HOME"] = str(root / "home")
         Image.new("RGB", (512, 512), (90, 120, 60)).save(root / "picture.png")
         for configuration in runs:
-            make(root, configuration, small=chosen.small)
-            answer = measure(root, configuration)
-            errors.append(error(answer))
-            sizes = " ".join(f"{answer[key] / GIB:5.2f}" for key in ("estimate", "peak"))
-            saved = f"  [{answer['saves']}]" if answer["saves"] else ""
-            print(
-                f"{sizes} GiB {errors[-1]:+6.1%} {answer['seconds']:6.1f} s  {in_words(configuration)}{saved}",
-                flush=True,
-            )
-    inside = sum(LOW <= each <= HIGH for each in errors) / len(errors)
-    print(f"{inside:.0%} of {len(errors)} within {LOW:+.0%} and {HIGH:+.0%}")
+            row = f"{'small ' if chosen.small else ''}{in_words(configuration)}"
+            answer: Mapping[str, Any] | None = kept.get(row)
+            if answer is None:
+                make(root, configuration, small=chosen.small)
+                answer = measure(root, configuration)
+                if answer:
+                    keep(chosen.results, row, answer)
+            tell(row, answer)
+            inside += bool(answer) and LOW <= error(answer) <= HIGH
+    print(f"{inside / len(runs):.0%} of {len(runs)} within {LOW:+.0%} and {HIGH:+.0%}")
 
 
 if __name__ == "__main__":
