@@ -21,14 +21,12 @@ from sfumato.model import Model
 from sfumato.preview import SD_FACTORS, SDXL_FACTORS, Factors, preview
 from sfumato.request import Request
 from sfumato.request.said import Said
-from sfumato.request.together import GREY
+from sfumato.taking import taken
 from sfumato.text.telling import Wanted
 from sfumato.text.told import Told, alike, together
 from sfumato.text.words import Words, words
 from sfumato.trajectory import Batch, Run, begin
 from sfumato.upscaling import upscaler_hash
-
-STEEP = 3.0  # pixels from 1/3 white on are those that were drawn; below, where little changes, they are faded in
 
 
 def generate(
@@ -217,16 +215,13 @@ def enlarge(
 def finish(job: Job, latent: Tensor) -> Image.Image:
     """The picture of a latent [1, C, h, w]: decoded, cropped, and with the start picture's bytes outside the mask.
 
-    Within a soft edge both are mixed by the mask before they are rounded to bytes, once; but only near black where grey
-    was mixed in the latent already.
+    Where both are mixed it is before they are rounded to bytes, once.
     """
     levels = to_levels(job.canvas.crop(op.decode(job.model, latent))).cpu()
-    blur = job.request.mask_blur or 0.0
-    steepness = STEEP if any(getattr(job.request, field) for field in GREY) else 1.0
     if job.inset is not None:
-        levels = job.inset.put(levels, blur, steepness)
-    elif job.mask is not None and job.picture is not None:
-        levels = keep_outside(levels, job.picture, job.mask, blur, steepness)
+        levels = job.inset.spread(levels, 255.0)
+    if job.mask is not None and job.picture is not None:
+        levels = keep_outside(levels, job.original, taken(job, latent))
     return to_pictures(levels)[0]
 
 

@@ -31,25 +31,27 @@ class Inset:
         # bilinear for the mask: Lanczos rings, and what is black must stay black
         return picture.resize(size, Image.Resampling.LANCZOS), mask.resize(size, Image.Resampling.BILINEAR)
 
-    def put(self, levels: Tensor, blur: float, steepness: float = 1.0) -> Tensor:
-        """Levels [1, 3, h, w] of the box as levels of the whole picture, which keeps its own outside of the mask."""
+    def spread(self, levels: Tensor, most: float) -> Tensor:
+        """Levels [1, C, h, w] of the box, from 0 to `most`, in the whole picture [1, C, H, W]; 0 outside of the box."""
         left, top, right, bottom = self.box
         shape = (bottom - top, right - left)
         if levels.shape[-2:] != shape:
-            levels = F.interpolate(levels, size=shape, mode="bicubic", antialias=True).clamp(0, 255)
-        whole = torch.zeros(1, 3, self.picture.height, self.picture.width)
+            levels = F.interpolate(levels, size=shape, mode="bicubic", antialias=True).clamp(0, most)
+        whole = torch.zeros(1, levels.shape[1], self.picture.height, self.picture.width)
         whole[..., top:bottom, left:right] = levels
-        return keep_outside(whole, self.picture, self.mask, blur, steepness)
+        return whole
 
 
-def keep_outside(
-    levels: Tensor, picture: Image.Image, mask: Image.Image, blur: float, steepness: float = 1.0
-) -> Tensor:
-    """Levels [1, 3, H, W] within the mask and the picture's own outside; both are mixed where its edge is soft.
+def shares_of(mask: Image.Image, blur: float, steepness: float = 1.0) -> Tensor:
+    """How much of what was drawn is taken in each pixel, [1, 1, H, W]: as white as the mask with its soft edge is.
 
-    With a `steepness` above 1 they are mixed only where the mask is darker than its inverse.
+    With a `steepness` above 1 all of it where the mask is lighter than its inverse.
     """
-    weights = (mask_weights(feather(mask, blur)) * steepness).clamp(max=1.0)
+    return (mask_weights(feather(mask, blur)) * steepness).clamp(max=1.0)
+
+
+def keep_outside(levels: Tensor, picture: Image.Image, weights: Tensor) -> Tensor:
+    """Levels [1, 3, H, W] mixed by `weights` [1, 1, H, W] with the picture's own, which are exact where they are 0."""
     original = to_levels(to_pixels([picture])).round()
     return torch.where(weights == 0, original, weights * levels + (1 - weights) * original)
 

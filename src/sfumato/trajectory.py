@@ -1,6 +1,6 @@
 """The start of a trajectory: a batch's denoiser with all that a request asks for, its first latent and its noise."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -120,7 +120,7 @@ def masked_denoise(job: Job, denoise: Denoise, known: Tensor, noise: Tensor) -> 
     if request.differential:
         return differential(denoise, known, job.shares, noise, job.levels)
     if request.soft_inpainting is not None:
-        return soft(denoise, known, job.shares, noise, **asdict(request.soft_inpainting))
+        return soft(denoise, known, job.shares, noise, **request.soft_inpainting.blending)
     return inpaint(denoise, known, op.covering_mask(job.weights, job.model.stride), noise)
 
 

@@ -10,7 +10,7 @@ from toys import mixture, network, start
 from sfumato.diffusion.denoiser import Denoise, denoiser
 from sfumato.diffusion.samplers import SAMPLERS
 from sfumato.diffusion.schedule import scaled_linear
-from sfumato.diffusion.soft import differential, soft
+from sfumato.diffusion.soft import changed, differential, middle_mean, soft
 from sfumato.diffusion.spacing import karras
 from sfumato.diffusion.wrappers import inpaint
 
@@ -133,3 +133,79 @@ def test_grey_is_known_at_high_noise_and_drawn_at_low_noise() -> None:
     low = 1e-3
     assert torch.allclose(blended(x, low)[grey], denoise(x, low)[grey], atol=0.02)
     assert math.isfinite(float(blended(x, 1e-6).sum()))
+
+
+def around(values: list[list[float]], row: int, column: int, low: float, high: float) -> float:
+    """A1111's filter at one cell, value by value: the weighted mean of a part of what is around, in order of size."""
+    kernel: dict[tuple[int, int], float] = {}
+    far = math.exp(-9 / 2.25)
+    for down in range(-2, 3):
+        for right in range(-2, 3):
+            kernel[down, right] = max((math.exp(-(down**2 + right**2) / 2.25) - far) / (1 - far), 0.0)
+    stack = sorted(
+        (values[row + down][column + right], weight)
+        for (down, right), weight in kernel.items()
+        if 0 <= row + down < len(values) and 0 <= column + right < len(values[0])
+    )
+    whole = sum(weight for _, weight in stack)
+    first, last = whole * low, whole * high
+    if last - first < 1:
+        centre = (first + last) / 2
+        first, last = centre - 0.5, centre + 0.5
+        if last > whole:
+            first, last = whole - 1, whole
+    done, total, counted = 0.0, 0.0, 0.0
+    for value, weight in stack:
+        part = max(min(last, done + weight) - max(first, done), 0.0)
+        total, counted, done = total + value * part, counted + part, done + weight
+    return total / counted
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (2, 2), (6, 5)])
+@pytest.mark.parametrize(("low", "high"), [(0.9, 1.0), (0.25, 0.75), (0.0, 1.0), (0.45, 0.5)])
+def test_what_is_around_a_cell_is_filtered_as_by_the_documented_loop(
+    shape: tuple[int, int], low: float, high: float
+) -> None:
+    values = torch.randn(2, 1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4)).abs()
+    found = middle_mean(values, low, high)
+    for picture in range(2):
+        rows = values[picture, 0].tolist()
+        expected = [[around(rows, row, column, low, high) for column in range(shape[1])] for row in range(shape[0])]
+        assert torch.allclose(found[picture, 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+CHOICE = {
+    "preservation_strength": 0.5,
+    "mask_influence": 0.0,
+    "difference_threshold": 0.5,
+    "difference_contrast": 2.0,
+}
+
+
+def test_a_cell_as_far_away_as_the_threshold_is_taken_by_half() -> None:
+    """Everywhere alike, so that the filters leave it: at mask influence 0 the mask counts for nothing."""
+    away = torch.full((1, 4, 3, 3), 0.25, dtype=torch.float64)  # a length of 0.5 over four channels
+    known = start(5)[:1, :, :1, :1].expand(1, 4, 3, 3)
+    found = changed(known, known + away, STRENGTHS, **CHOICE)
+    assert torch.allclose(found, torch.full_like(found, 0.5), atol=1e-4)  # the guard of 1e-5
+    shares = [float(changed(known, known + away * far, STRENGTHS, **CHOICE).mean()) for far in (0.0, 0.5, 2.0, 9.0)]
+    assert shares[0] == 0 and shares[1] < 0.2 and 0.8 < shares[2] < shares[3] <= 1
+    steep = CHOICE | {"difference_contrast": 8.0}
+    assert float(changed(known, known + away * 2, STRENGTHS, **steep).min()) > shares[2]
+
+
+def test_with_its_whole_influence_the_mask_decides() -> None:
+    known = start(5)[:1, :, :1, :1].expand(1, 4, 3, 3)
+    found = changed(known, known + 0.3, STRENGTHS, **CHOICE | {"mask_influence": 1.0})
+    assert float(found[0, 0, 0, 0]) < 1e-6 and float(found[0, 0, 2, 1]) == 1  # black is kept, white is taken
+    ordered = found[0, 0].flatten()[STRENGTHS.flatten().argsort()]
+    assert bool((ordered.diff() >= 0).all())
+
+
+def test_numbers_at_their_ends_make_shares() -> None:
+    known = start(5)
+    drawn = torch.cat([known[:1], known[1:] + 1])  # the first has not changed at all
+    for change in ({"difference_threshold": 0.0}, {"difference_contrast": 0.0}, {"preservation_strength": 0.0}):
+        found = changed(known, drawn, STRENGTHS, **CHOICE | change | {"mask_influence": 1.0})
+        assert bool(((found >= 0) & (found <= 1)).all()), change
+    assert float(changed(known, drawn, STRENGTHS, **CHOICE | {"difference_threshold": 0.0})[0].max()) == 0

@@ -108,7 +108,8 @@ class Grey:
             parser=part_text,
             metavar=PART,
             help="Grey is kept at high noise: schedule_bias (1), preservation_strength (0.5), "
-            "transition_contrast_boost (4).",
+            "transition_contrast_boost (4); with difference_threshold pixels by how much they changed: "
+            "mask_influence (0), difference_contrast (2).",
         ),
     ] = None
 

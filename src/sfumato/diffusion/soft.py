@@ -1,8 +1,10 @@
 """Inpainting whose mask is not only black and white: grey as a strength, or as a share that falls with the noise."""
 
+import math
 from bisect import bisect_right
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfumato.diffusion.denoiser import Denoise
@@ -76,3 +78,55 @@ def _mixed(first: Tensor, second: Tensor, share: Tensor, power: float) -> Tensor
     wanted = (lengths[1] ** power * (1 - share) + lengths[2] ** power * share) ** (1 / power)
     scaled: Tensor = mixed * (wanted / (lengths[0] + 1e-5))  # A1111's own guard against a length of 0
     return scaled
+
+
+def changed(
+    known: Tensor,
+    drawn: Tensor,
+    weights: Tensor,
+    *,
+    preservation_strength: float,
+    mask_influence: float,
+    difference_threshold: float,
+    difference_contrast: float,
+) -> Tensor:
+    """How much of what was drawn is taken in each cell [B, 1, h, w], by how far its latent is from what was known.
+
+    A cell that is `difference_threshold` away is taken by half, one that is not away not at all. With `mask_influence`
+    the threshold falls where `weights` [1, 1, h, w] are large, and rises where they are small. The distance is over the
+    channels, first of what is farthest around a cell and then of the middle half of that. The formulas of A1111's soft
+    inpainting.
+    """
+    strict = 1 - weights.double().clamp(0, 1) ** (preservation_strength / 2)
+    leaning = 0.5 * (1 - mask_influence) + strict * mask_influence
+    half = difference_threshold * leaning / (1.00001 - leaning)  # A1111's own guard: where the mask is black
+    distance = torch.linalg.vector_norm(drawn.double() - known.double(), dim=1, keepdim=True)
+    distance = middle_mean(middle_mean(distance, 0.9, 1.0), 0.25, 0.75)
+    ratio = torch.where(distance == 0, 0.0, distance / half)
+    kept = 1 / (1 + ratio**difference_contrast)
+    return 1 - kept**3 * (kept * (6 * kept - 15) + 10)
+
+
+def middle_mean(values: Tensor, low: float, high: float) -> Tensor:
+    """The mean of the part from `low` to `high` of what is around each value, in order of size; [B, 1, h, w] float64.
+
+    Around are two cells to each side, within the map, which count by a Gaussian that is 0 three cells away; the part
+    has a weight of 1 at least, that of the cell itself.
+    """
+    batch, _, height, width = values.shape
+    apart = torch.arange(-2, 3, dtype=torch.float64, device=values.device) ** 2
+    far = math.exp(-(3**2) / 1.5**2)
+    kernel = ((torch.exp(-(apart[:, None] + apart) / 1.5**2) - far) / (1 - far)).clamp(min=0).flatten()
+    around = F.unfold(values, 5, padding=2)  # [B, 25, h w]
+    counts = F.unfold(torch.ones_like(values), 5, padding=2) * kernel[:, None]
+    around, order = around.sort(dim=1)
+    ends = counts.gather(1, order).cumsum(1)
+    starts = ends - counts.gather(1, order)
+    whole = ends[:, -1:]
+    first, last = whole * low, whole * high
+    narrow = (last - first < 1).to(whole)
+    centre = (first + last) / 2
+    first = first + narrow * (torch.minimum(centre - 0.5, whole - 1) - first)
+    last = last + narrow * (torch.minimum(centre + 0.5, whole) - last)
+    parts = (torch.minimum(ends, last) - torch.maximum(starts, first)).clamp(min=0)
+    return ((around * parts).sum(1) / parts.sum(1)).view(batch, 1, height, width)

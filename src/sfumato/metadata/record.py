@@ -221,7 +221,11 @@ def _picture_parameters(request: Request, index: int) -> dict[str, str | None]:
 def _soft_parameters(request: Request) -> dict[str, str]:
     """A1111's names for soft inpainting's numbers."""
     numbers = {} if request.soft_inpainting is None else request.soft_inpainting.to_dict()
-    return {name.replace("_", " ").capitalize(): f"{value:g}" for name, value in numbers.items()}
+    return {
+        f"Soft inpainting {name.replace('_', ' ')}": f"{value:g}"
+        for name, value in numbers.items()
+        if value is not None
+    }
 
 
 def _lora_text(lora: Lora) -> str:

@@ -164,7 +164,9 @@ class SoftInpainting(Part):
     """Grey in the mask, or its blurred edge, is kept at high noise and drawn at low noise: A1111's soft inpainting.
 
     `preservation_strength` says how much is kept, `schedule_bias` how much more of it at high noise,
-    `transition_contrast_boost` how much of the contrast of the stronger side a mixture has.
+    `transition_contrast_boost` how much of the contrast of the stronger side a mixture has. Drawn pixels are taken by
+    the mask; with a `difference_threshold`, by how much their latent changed: at that much they are taken by half, the
+    more steeply the higher `difference_contrast`, and earlier where the mask is white the higher `mask_influence`.
     """
 
     FIELD = "soft_inpainting"
@@ -172,11 +174,37 @@ class SoftInpainting(Part):
         "schedule_bias": (0.0, 8.0),
         "preservation_strength": (0.0, 8.0),
         "transition_contrast_boost": (1.0, 32.0),
+        "mask_influence": (0.0, 1.0),
+        "difference_contrast": (0.0, 8.0),
     }
+    THRESHOLDS: ClassVar[tuple[float, float]] = (0.0, 8.0)
 
     schedule_bias: float = 1.0
     preservation_strength: float = 0.5
     transition_contrast_boost: float = 4.0
+    mask_influence: float = 0.0
+    difference_threshold: float | None = None
+    difference_contrast: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checked = checked_number(f"{self.FIELD}.difference_threshold", self.difference_threshold, *self.THRESHOLDS)
+        object.__setattr__(self, "difference_threshold", checked)
+        if checked is None and (self.mask_influence, self.difference_contrast) != (0.0, 2.0):
+            raise RequestError(
+                "soft_inpainting has mask_influence or difference_contrast and no difference_threshold, without which "
+                "pixels are taken by the mask; give one from 0 to 8 (A1111's is 0.5), or leave them out",
+                f"{self.FIELD}.difference_threshold",
+            )
+
+    @property
+    def blending(self) -> dict[str, float]:
+        """The numbers that act in each step."""
+        return {
+            "schedule_bias": self.schedule_bias,
+            "preservation_strength": self.preservation_strength,
+            "transition_contrast_boost": self.transition_contrast_boost,
+        }
 
 
 @dataclass(frozen=True)

@@ -331,15 +331,14 @@ def test_how_a_mask_acts_can_be_said_in_an_option_of_our_own() -> None:
     assert caught.value.field == "sfumato_masking"
 
 
-def test_soft_inpainting_takes_what_acts_in_the_steps_and_refuses_another_choice_of_pixels() -> None:
+def test_soft_inpainting_has_all_six_numbers_and_its_own_where_a_body_has_fewer() -> None:
     def soft(*arguments: Any) -> Order:
         scripts = {"soft inpainting": {"args": [True, *arguments]}}
         return order({"masked": True, "alwayson_scripts": scripts}, img2img=True)
 
-    assert soft(2, 0.75, 3, 0, 0.5, 2).request.soft_inpainting == SoftInpainting(2, 0.75, 3)
-    assert soft().request.soft_inpainting == SoftInpainting()
+    assert soft(2, 0.75, 3, 0.1, 0.25, 5).request.soft_inpainting == SoftInpainting(2, 0.75, 3, 0.1, 0.25, 5)
+    assert soft(2).request.soft_inpainting == SoftInpainting(2, 0.5, 4, 0, 0.5, 2)
+    assert soft().request.soft_inpainting == SoftInpainting(difference_threshold=0.5)
     for place, name in enumerate(("mask_influence", "difference_threshold", "difference_contrast")):
-        rest = [0, 0.5, 2]
-        rest[place] += 1
-        with pytest.raises(Problem, match=f"{name} {rest[place]}"):
-            soft(1, 0.5, 4, *rest)
+        with pytest.raises(Problem, match=f"soft_inpainting.{name} is 9"):
+            soft(1, 0.5, 4, *([0, 0.5, 2][:place]), 9)

@@ -1,6 +1,6 @@
 """A1111's always-on scripts that have a counterpart here: ControlNet, Self Attention Guidance and Soft Inpainting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sfumato.server.dialects.a1111_catalogue import Catalogue
@@ -8,10 +8,15 @@ from sfumato.server.dialects.a1111_controlnet import control_fields, units_of
 from sfumato.server.dialects.a1111_fields import Fields, refuse
 
 CONTROLNET, SAG, SOFT = "controlnet", "self attention guidance", "soft inpainting"
-SOFT_FIELDS = ("schedule_bias", "preservation_strength", "transition_contrast_boost")  # its first arguments
-# Its others choose, once the picture is drawn, which pixels are taken by how much their latents changed; ours are taken
-# by the mask. What they are by default.
-SOFT_REST = {"mask_influence": 0.0, "difference_threshold": 0.5, "difference_contrast": 2.0}
+# Its arguments, and what they are where a body has fewer.
+SOFT_FIELDS = {
+    "schedule_bias": 1.0,
+    "preservation_strength": 0.5,
+    "transition_contrast_boost": 4.0,
+    "mask_influence": 0.0,
+    "difference_threshold": 0.5,
+    "difference_contrast": 2.0,
+}
 HARMLESS = ("extra options", "seed", "sampler", "comments")  # A1111's own, whose fields a body has beside them
 # webuiapi sends ControlNet's defaults where it finds the second name
 LISTED = (CONTROLNET, "controlnet m2m", SAG, SOFT)
@@ -42,18 +47,5 @@ def script_fields(
         values["self_attention_guidance"] = {"scale": scale}
     enabled, *numbers = scripts.get(SOFT) or [False]
     if enabled is True and "mask" in pictures:
-        values["soft_inpainting"] = soft_inpainting(numbers)
+        values["soft_inpainting"] = {**SOFT_FIELDS, **dict(zip(SOFT_FIELDS, numbers, strict=False))}
     return values
-
-
-def soft_inpainting(numbers: Sequence[Any]) -> dict[str, Any]:
-    """The fields of soft inpainting. Raises Problem 422 for a choice of pixels that is not A1111's own."""
-    taken = len(SOFT_FIELDS)
-    for (name, only), value in zip(SOFT_REST.items(), numbers[taken:], strict=False):
-        if Fields({name: value}).number(name, only) != only:
-            raise refuse(
-                "alwayson_scripts",
-                f"has soft inpainting with {name} {value}; sfumato takes pixels by the mask, not by how much they "
-                f"changed: send {only:g}",
-            )
-    return dict(zip(SOFT_FIELDS, numbers[:taken], strict=False))
