@@ -42,8 +42,7 @@ from sfumato.request.said import Said
 from sfumato.request.traits import Sampled
 from sfumato.text.words import AS_WRITTEN, alike_loras, words
 from sfumato.upscaling import check_upscaler
-from sfumato.weights.control_lora import shares
-from sfumato.weights.controls import control_file, with_controls
+from sfumato.weights.controls import control_file, is_made_of_unet, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.embeddings_named import embeddings_named
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
@@ -181,7 +180,7 @@ class Engine:
         self._controls = {
             # what is made of the UNet's own weights goes with the LoRAs that are in them
             name: KeptControl(
-                model if shares(steered.controls[name], model.unet) else base, state, steered.controls[name]
+                model if name in controls and is_made_of_unet(name) else base, state, steered.controls[name]
             )
             for name, state in states.items()
         }

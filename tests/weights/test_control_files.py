@@ -202,20 +202,6 @@ def small_file(sd1: Model, tmp_path: Path) -> Path:
     return tmp_path / "small.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("name", "what"),
-    [
-        ("difference", "the difference of a ControlNet"),
-    ],
-)
-def test_what_is_only_like_a_controlnet_is_refused_by_name(
-    name: str, what: str, sd1: Model, network: ControlNet, tmp_path: Path
-) -> None:
-    save_file({**cldm(network), name: torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match=what):
-        with_controls(sd1, [str(tmp_path / "a.safetensors")])
-
-
 def test_half_a_controlnet_and_other_files_are_refused(sd1: Model, network: ControlNet, tmp_path: Path) -> None:
     tensors = cldm(network)
     del tensors["zero_convs.1.0.weight"]

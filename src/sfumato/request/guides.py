@@ -192,8 +192,9 @@ class SoftInpainting(Part):
         object.__setattr__(self, "difference_threshold", checked)
         if checked is None and (self.mask_influence, self.difference_contrast) != (0.0, 2.0):
             raise RequestError(
-                "soft_inpainting has mask_influence or difference_contrast and no difference_threshold, without which "
-                "pixels are taken by the mask; give one from 0 to 8 (A1111's is 0.5), or leave them out",
+                f"{self.FIELD}.difference_threshold is None, so that pixels are taken by the mask, and "
+                "mask_influence or difference_contrast is given; give a threshold from 0 to 8 (A1111's is 0.5), or "
+                "leave them out",
                 f"{self.FIELD}.difference_threshold",
             )
 

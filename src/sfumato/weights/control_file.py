@@ -14,6 +14,7 @@ from sfumato.nn.t2i_adapter import T2IAdapterConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import shapes_of
 from sfumato.weights.component_files import SUFFIXES, UNET_STEM, find_weights, variants, weight_files
+from sfumato.weights.control_difference import is_difference
 from sfumato.weights.control_lora import ControlLora, is_control_lora, whole_shapes
 from sfumato.weights.controlnet_file import (
     control_lora_component,
@@ -42,7 +43,10 @@ CLASSES: dict[str, ControlKind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedControl:
-    """A control network, not yet read: its kind, the family that it is made for (None: no published one), and why."""
+    """A control network, not yet read: its kind, the family that it is made for (None: no published one), and why.
+
+    `added`: its weights are to be added to those of the UNet.
+    """
 
     path: Path
     kind: ControlKind
@@ -50,13 +54,15 @@ class OpenedControl:
     reason: str
     component: Component
     low_rank: ControlLora | None = None
+    added: bool = False
 
     @property
     def title(self) -> str:
         """What it is, in words."""
         whose = "a model of its own sizes" if self.family is None else FAMILIES[self.family].title
         kind = self.kind if self.low_rank is None else "Control-LoRA"
-        return f"{'an' if kind == 'IP-Adapter' else 'a'} {kind} for {whose}"
+        name = f"{'an' if kind == 'IP-Adapter' else 'a'} {kind} for {whose}"
+        return f"{name}, as its difference to a UNet" if self.added else name
 
 
 def locate_control(name: str) -> Path:
@@ -120,7 +126,10 @@ def open_control(path: Path, like: UNetConfig | None = None) -> OpenedControl:
         config = network_config(form.from_json, stated, path / "config.json") if stated else None
         component = controlnet_component(path, tensors, config, like)
         family, reason = controlnet_base(shapes)
-        return OpenedControl(path=path, kind="ControlNet", family=family, reason=reason, component=component)
+        added = is_difference(shapes)
+        return OpenedControl(
+            path=path, kind="ControlNet", family=family, reason=reason, component=component, added=added
+        )
     if kind == "T2I-Adapter" or (not stated and is_t2i_adapter(shapes)):
         adapter = network_config(T2IAdapterConfig.from_json, stated, path / "config.json") if stated else None
         component = t2i_component(path, tensors, adapter)

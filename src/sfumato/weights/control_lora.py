@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.errors import WeightsError
 from sfumato.nn.controlnet import ControlNet
@@ -129,9 +129,3 @@ def makes(up: tuple[int, ...], down: tuple[int, ...]) -> tuple[int, int] | None:
     if len(up) < 2 or len(down) < 2 or torch.Size(up[1:]).numel() != down[0]:
         return None
     return up[0], torch.Size(down[1:]).numel()
-
-
-def shares(network: nn.Module, unet: nn.Module) -> bool:
-    """Say whether a control network was made of this UNet's own tensors."""
-    own = {id(each) for each in unet.parameters()}
-    return any(id(each) in own for each in network.parameters())

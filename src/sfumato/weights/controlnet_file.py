@@ -12,6 +12,7 @@ from sfumato.nn.controlnet import ControlNet, ControlNetConfig
 from sfumato.nn.controlnet_union import ControlNetUnion, ControlNetUnionConfig
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.build import Part, check_parts, shapes_of
+from sfumato.weights.control_difference import mark_of
 from sfumato.weights.control_lora import ControlLora, control_lora, whole_shapes
 from sfumato.weights.families import BASES, FAMILIES, blueprint
 from sfumato.weights.files import TensorFile
@@ -24,9 +25,6 @@ from sfumato.weights.recognise import Shapes, context_width, first_layer
 PREFIX = "control_model."  # of cldm's names, where the file has been a part of a whole checkpoint
 HINT = "input_hint_block."  # of cldm's names
 EMBEDDING = "controlnet_cond_embedding."  # of diffusers'
-OTHER_KINDS = {
-    "difference": "the difference of a ControlNet to its base model",
-}
 
 
 def is_controlnet(shapes: Shapes) -> bool:
@@ -61,7 +59,6 @@ def controlnet_component(
     Raises WeightsError if they differ, or there is no telling.
     """
     shapes = shapes_of(tensors)
-    refuse_other_kinds(path, shapes)
     config = config or config_of(path, shapes, like)
     if isinstance(config, ControlNetUnionConfig):
         made = config
@@ -71,7 +68,7 @@ def controlnet_component(
     prefix, original = naming_of(shapes)
     names = list(network.state_dict())
     naming = prefixed(cldm_naming(config, names), prefix) if original else identity(names)
-    known = {rule.theirs for rule in naming}
+    known = {rule.theirs for rule in naming} | {mark_of(shapes)}
     part = Part("ControlNet", network, naming)
     check_parts(
         path, "this ControlNet", [part], tensors, (n for n in tensors if n.startswith(prefix) and n not in known)
@@ -89,19 +86,6 @@ def control_lora_component(path: Path, tensors: TensorFile, like: UNetConfig | N
     network = network_of(lambda: ControlNet(config), path)
     naming = cldm_naming(config, list(network.state_dict()))
     return Component(Part("ControlNet", network, naming), tensors), control_lora(path, tensors, network, naming)
-
-
-def refuse_other_kinds(path: Path, shapes: Shapes) -> None:
-    """Raise WeightsError for what is stored as a ControlNet and is more or less than one."""
-    name = other_kind(shapes)
-    if name is not None:
-        what = OTHER_KINDS[name]
-        raise WeightsError(f"{path} is {what} (it has {name!r}), which is not supported; use a whole ControlNet.")
-
-
-def other_kind(shapes: Shapes) -> str | None:
-    """Return the tensor that shows that a file is more or less than a ControlNet."""
-    return next((name for name in OTHER_KINDS if name in shapes or PREFIX + name in shapes), None)
 
 
 def config_of(path: Path, shapes: Shapes, like: UNetConfig | None) -> ControlNetConfig:

@@ -13,8 +13,10 @@ from sfumato.nn.controlnet import ControlNet
 from sfumato.nn.ip_adapter import IPAdapter
 from sfumato.nn.t2i_adapter import T2IAdapter
 from sfumato.nn.unet import UNetConfig
-from sfumato.weights.build import Placement, fill
+from sfumato.weights.build import Placement, fill, shapes_of
+from sfumato.weights.control_difference import fill_added, is_difference
 from sfumato.weights.control_file import OpenedControl, locate_control, open_control, weights_of
+from sfumato.weights.control_lora import is_control_lora
 from sfumato.weights.files import open_file
 from sfumato.weights.opened import Component
 
@@ -47,11 +49,22 @@ def read_control(model: Model, path: Path) -> nn.Module:
     opened = open_control(path, model.unet.config)
     check_fits(opened, model)
     network = opened.component.part.network
-    if opened.low_rank is None:
-        fill_for(opened.component, model)
-    else:
+    if opened.low_rank is not None:
         opened.low_rank.fill(cast(ControlNet, network), model.unet)
+    elif opened.added:
+        fill_added(opened.component, model.unet)
+    else:
+        fill_for(opened.component, model)
     return network
+
+
+def is_made_of_unet(name: str) -> bool:
+    """Say whether a control network is made of the weights of the UNet that it steers, with the LoRAs in them.
+
+    Errors are those of `with_controls`.
+    """
+    shapes = shapes_of(open_file(control_file(name)))
+    return is_control_lora(shapes) or is_difference(shapes)
 
 
 def fill_for(component: Component, model: Model) -> None:

@@ -12,7 +12,7 @@ from sfumato.weights.build import shapes_of
 from sfumato.weights.companion import WHAT, base_of, is_companion
 from sfumato.weights.control_file import ControlKind, OpenedControl, open_control
 from sfumato.weights.control_lora import whole_shapes
-from sfumato.weights.controlnet_file import controlnet_base, is_controlnet, other_kind
+from sfumato.weights.controlnet_file import controlnet_base, is_controlnet
 from sfumato.weights.files import TensorFile, open_file
 from sfumato.weights.header import TensorInfo
 from sfumato.weights.load import open_model
@@ -138,7 +138,7 @@ def describe_own_controlnet(path: Path, problem: str) -> Description | None:
     tensors = open_file(path)
     shapes = whole_shapes(shapes_of(tensors))
     family, reason = controlnet_base(shapes)
-    if family is not None or not is_controlnet(shapes) or other_kind(shapes) is not None:
+    if family is not None or not is_controlnet(shapes):
         return None
     return Description(
         path=path,
