@@ -49,7 +49,8 @@ ARROWS: dict[str, set[str]] = {
         " masks diffusion",
         "instructed": "operations model nn diffusion text",
         "trajectory": "instructed controls job operations request nn diffusion text",
-        "generation": "trajectory guides job hires operations events preview request model metadata images masks"
+        "taking": "job masks images request diffusion",  # which pixels are taken, by what became of their latents
+        "generation": "trajectory taking guides job hires operations events preview request model metadata images masks"
         " diffusion text upscaling",
         # a step and a decoding without numbers are the real ones, with what a request uses beside its model
         "memory": "model nn weights operations instructed controls guides upscaling text request images",
