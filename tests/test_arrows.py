@@ -58,7 +58,8 @@ ARROWS: dict[str, set[str]] = {
         "engine": "devices admission guides upscaling job wording memory controls text.words generation diffusion"
         " events weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
-        "speed": "operations model diffusion",
+        # after how many steps a picture's are replayed on CUDA
+        "speed": "operations model diffusion nn",
         "scenes": "",
         # a recipe that draws, for pictures of a class or a mask, does it as every face does
         "train": "allocator preview model diffusion weights nn scenes text images generation operations request",
