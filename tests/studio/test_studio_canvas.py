@@ -233,6 +233,22 @@ def test_how_the_mask_acts_is_chosen_and_what_steers_on_create_comes_along(paint
     expect(page.get_by_role("alert")).to_have_count(0)
     asked = next(job["request"] for job in ask(page, "/jobs")["jobs"] if job["request"].get("mask"))
     assert asked["masking"] == "network" and "differential" not in asked
+    page.get_by_label("The mask is").select_option("blend")
+    page.get_by_label("Grey in it is").select_option("soft_inpainting")
+    page.get_by_label("Kept", exact=True).fill("0.8")
+    page.get_by_label("Kept more at first").fill("2")
+    page.get_by_label("Contrast of what is between").fill("8")
+    page.get_by_label("Change: 100 %").fill("0.5")
+    page.get_by_label("Under the mask at first").select_option("fill")
+    page.get_by_role("button", name="Draw", exact=False).click()
+    expect(candidates).to_have_count(3)
+    asked = next(job["request"] for job in ask(page, "/jobs")["jobs"] if job["request"].get("mask"))
+    assert (asked["masked_content"], asked["strength"]) == ("fill", 0.5)
+    assert asked["soft_inpainting"] == {
+        "preservation_strength": 0.8,
+        "schedule_bias": 2,
+        "transition_contrast_boost": 8,
+    }
 
 
 def test_drawing_without_a_mask_says_what_to_do(painted: Page) -> None:

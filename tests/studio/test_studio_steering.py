@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, ImageDraw
@@ -19,18 +21,35 @@ from sfumato.controls.preprocess import preprocess
 from sfumato.fitting import crop_to_fill
 from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, PREPROCESSORS, checked_options
 
-DRAWERS = ("controls", "regions", "advanced", "more", "json")
+DRAWERS = (
+    "controls",
+    "regions",
+    "advanced",
+    "more",
+    "json",
+    "guides",
+    "noise",
+    "words",
+    "network",
+    "start",
+    "told",
+    "hires",
+)
 OPEN = "".join(f"localStorage['sfumato.{name}'] ??= 'open';" for name in DRAWERS)
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a ControlNet and a LoRA of the embedded model, an IP-Adapter's header, and two styles."""
+    """A home with a ControlNet, an IP-Adapter and a LoRA of the embedded model, an image encoder, and a style."""
     import torch
     from safetensors.torch import save_file
 
     import sfumato
+    from random_networks import randomize
+    from sfumato.nn.clip_vision import ImageEncoder, VisionConfig
     from sfumato.nn.controlnet import ControlNet
+    from sfumato.nn.ip_adapter import IPAdapter, IPAdapterConfig
+    from sfumato.weights.ip_adapter_file import ways
     from sfumato.weights.locate import embedded
 
     home = tmp_path_factory.mktemp("home")
@@ -42,7 +61,18 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if name.startswith("controlnet_"):
                 value.normal_(0, 0.02, generator=generator)
     save_file(control.state_dict(), home / "edges.safetensors")
-    save_file({"ip_adapter.1.to_k_ip.weight": torch.zeros(1)}, home / "like.safetensors")
+    seeing = VisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, projection_dim=24
+    )
+    down, up, middle = ways(unet)
+    words = unet.config.cross_attention_dim
+    adapter = IPAdapter(IPAdapterConfig("plain", seen=24, context=words, widths=(*down, *up, *middle)))
+    encoder = ImageEncoder(seeing)
+    (home / "image_encoder").mkdir()
+    for network, file in ((adapter, "like.safetensors"), (encoder, "image_encoder/model.safetensors")):
+        randomize(network, 2)
+        save_file(network.state_dict(), home / file)
+    (home / "image_encoder" / "config.json").write_text(json.dumps(seeing.to_json()))
     named = next(name for name, value in unet.named_parameters() if name.endswith("attn1.to_q.weight"))
     width = unet.get_parameter(named).shape[0]
     layer = "lora_unet_" + named.removesuffix(".weight").replace(".", "_")
@@ -61,8 +91,8 @@ def steered(networks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A server that has them."""
     made = Server(tmp_path_factory.mktemp("steered"))
     (made.folder / "home").mkdir()
-    for file in networks.iterdir():
-        os.link(file, made.folder / "home" / file.name)
+    for file in ("models.json", "styles.csv"):
+        os.link(networks / file, made.folder / "home" / file)
     made.start()
     yield made
     made.stop()
@@ -181,8 +211,107 @@ def test_two_controls_an_image_prompt_and_a_pasted_picture(steered: Any, tab: An
     assert [each["model"] for each in request["controls"]] == ["edges", "edges"]
     assert "image" not in request["controls"][0]
     assert len(set(request["image_prompts"][0]["images"])) == 2
-    draw(page, "a house")  # the first control has no picture, and the adapter's file no weights
+    draw(page, "a house")  # the first control has no picture
     expect(page.get_by_role("alert").filter(has_text="edges without an image").first).to_be_visible()
+
+
+def test_a_picture_in_place_of_words_is_drawn_with_within_what_is_painted(steered: Any, tab: Any) -> None:
+    page = opened(tab, steered)
+    page.get_by_label("Seed", exact=True).fill("5")
+    strip = page.get_by_role("toolbar", name="Drawn in this tab").get_by_role("button")
+
+    def drawn(number: int) -> np.ndarray:
+        page.keyboard.press("Control+Enter")
+        expect(strip).to_have_count(number)
+        return np.array(pixels(page, result(page, "a red house").get_attribute("src")), dtype=int)
+
+    page.get_by_label("Prompt", exact=True).fill("a red house")
+    plain = drawn(1)
+    page.get_by_label("Add a control").select_option("like")
+    put_in(page, "Picture 1 of image prompt 1", house())
+    expect(page.get_by_role("img", name="Picture 1 of image prompt 1")).to_be_visible()
+    everywhere = drawn(2)
+    assert np.abs(everywhere - plain).mean() > 1
+    page.get_by_label("Weight of image prompt 1").fill("0")
+    assert np.abs(drawn(3) - plain).max() <= 1  # it counts for nothing
+    page.get_by_label("Weight of image prompt 1").fill("1")
+    unit = page.get_by_role("group", name="image prompt 1", exact=True)
+    unit.get_by_label("Only in a part of the picture").check()
+    unit.get_by_role("button", name="Mask everything").click()
+    whole = drawn(4)
+    assert np.abs(whole - everywhere).max() <= 1
+    unit.get_by_role("button", name="Invert the mask").click()
+    expect(unit.get_by_role("button", name="Clear the mask")).to_be_disabled()
+    assert "mask" not in request_of(page)["image_prompts"][0]  # nothing is painted
+    pad = unit.get_by_role("application")
+    pad.scroll_into_view_if_needed()
+    paint(page, pad, (0.5, 0.1), (0.5, 0.9))
+    drawn(5)
+    (asked,) = newest(page)["image_prompts"]
+    assert (asked["model"], len(asked["images"])) == ("like", 1)
+    mask = np.array(pixels(page, f"/sfumato/v1/uploads/{asked['mask']}/file").convert("L"))
+    assert mask.shape == (128, 128) and mask[64, 64] == 255 and mask[:, [4, 123]].max() == 0
+    unit.get_by_label("Only in a part of the picture").uncheck()
+    assert "mask" not in request_of(page)["image_prompts"][0]
+
+
+def paint(page: Any, pad: Any, *points: tuple[float, float]) -> None:
+    """A stroke through points of a pad, as shares of its sides."""
+    box = pad.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def test_a_region_is_painted_erased_undone_and_drawn_with(steered: Any, tab: Any) -> None:
+    page = opened(tab, steered)
+    page.get_by_role("button", name="Paint a region").click()
+    region = page.get_by_role("group", name="region 1", exact=True)
+    region.get_by_label("What is there").fill("a green tree")
+    draw(page, "a meadow")
+    expect(page.get_by_role("alert").filter(has_text="for no one place").first).to_be_visible()
+    pad = region.get_by_role("application")
+    pad.scroll_into_view_if_needed()
+    paint(page, pad, (0.2, 0.25), (0.8, 0.25))
+    draw(page, "a meadow")  # at once: what was painted is on its way, and comes along
+    result(page, "a meadow")
+    (asked,) = newest(page)["regions"]
+    assert asked["prompt"] == "a green tree" and "area" not in asked
+
+    told = [asked["mask"]]
+
+    def mask(*, changed: bool = True) -> np.ndarray:
+        if changed:
+            expect(page.locator("#json")).not_to_have_value(re.compile(told[-1]))
+            told.append(request_of(page)["regions"][0]["mask"])
+        return np.array(pixels(page, f"/sfumato/v1/uploads/{told[-1]}/file").convert("L"))
+
+    rows = np.where(mask(changed=False)[:, 64] > 127)[0]  # the brush is a fifth of the side
+    assert abs(len(rows) - 0.2 * 128) <= 4 and abs(rows.mean() - 32) < 2
+    shown = page.locator(".frame .painted")
+    assert asked["mask"] in shown.evaluate("each => getComputedStyle(each).maskImage")
+    page.mouse.move(2, 2)
+    pad.focus()
+    page.keyboard.press("Enter")  # the brush is put down in the middle
+    assert mask()[64, 64] == 255
+    region.get_by_role("button", name="Undo").click()
+    assert mask()[64, 64] == 0 and told[-1] == asked["mask"]
+    region.get_by_role("button", name="Eraser").click()
+    paint(page, pad, (0.2, 0.25), (0.8, 0.25))
+    expect(region.get_by_role("button", name="Clear the mask")).to_be_enabled()  # its rim is soft
+    page.keyboard.press("Control+z")
+    region.get_by_role("button", name="Brush").click()
+    page.get_by_role("button", name="Add a rectangle").click()
+    page.get_by_role("group", name="region 2", exact=True).get_by_label("What is there").fill("a red ball")
+    page.get_by_role("button", name="Remove region 1").click()
+    assert [each["prompt"] for each in request_of(page)["regions"]] == ["a red ball"]
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.get_by_role("button", name="Reuse", exact=True).click()
+    expect(region.get_by_role("button", name="Clear the mask")).to_be_enabled()  # it is on the pad again
+    assert request_of(page)["regions"][0]["mask"] == asked["mask"]
 
 
 def test_regions_are_drawn_moved_by_keys_and_told_by_numbers(steered: Any, tab: Any) -> None:
@@ -209,7 +338,7 @@ def test_regions_are_drawn_moved_by_keys_and_told_by_numbers(steered: Any, tab: 
     for _ in range(30):
         page.keyboard.press("ArrowRight")
     assert request_of(page)["regions"][0]["area"] == [0.7, 0.2, 0.3, 0.65]  # no further than the edge
-    page.get_by_role("button", name="Add a region in the middle").click()
+    page.get_by_role("button", name="Add a rectangle").click()
     page.get_by_role("group", name="region 2", exact=True).get_by_label("What is there").fill("a red ball")
     page.get_by_label("Weight of region 2").fill("0.5")
     draw(page, "a meadow")
@@ -222,10 +351,97 @@ def test_regions_are_drawn_moved_by_keys_and_told_by_numbers(steered: Any, tab: 
     assert [each["prompt"] for each in request_of(page)["regions"]] == ["a red ball"]
 
 
+SETTINGS = [
+    ("Guidance rescale", "0.3", "guidance_rescale", 0.3),
+    ("Start of guidance", "0.2", "guidance_interval", [0.2, 1]),
+    ("Self-attention guidance", True, "self_attention_guidance", {"scale": 0.75, "blur": 1}),
+    ("Perturbed attention", True, "perturbed_attention", {"scale": 3, "adaptive": 0}),
+    ("Adaptive projected guidance", True, "apg", {"eta": 0, "threshold": 0, "momentum": 0}),
+    ("Variation", "0.25", "variation", {"strength": 0.25}),
+    ("The other seed", "18446744073709551615", "variation", {"strength": 0.25, "seed": 2**64 - 1}),
+    ("Noise width", "64", "seed_size", [64, 128]),
+    ("Noise height", "96", "seed_size", [64, 96]),
+    ("Fresh noise (eta)", "0.5", "eta", 0.5),
+    ("Added to the step seed", "31337", "step_seed_delta", 31337),
+    ("Random numbers", ["philox"], "noise", "philox"),
+    ("One by one", True, "strict", True),
+    ("Prompts are read as", ["comfy"], "dialect", "comfy"),
+    ("Text layers left out", "1", "clip_skip", 1),
+    ("Repeats without a seam", ["both"], "tiling", "both"),
+    ("The model predicts", ["epsilon"], "prediction", "epsilon"),
+    ("Leave out what LoRAs have", True, "allow_unmatched", True),
+    ("Second pass", ["1.5"], "hires", {"scale": 1.5, "upscaler": "latent", "strength": 0.7}),
+    ("Its sampler", ["euler"], "hires", {"sampler": "euler"}),
+    ("Its guidance", "3", "hires", {"guidance": 3}),
+    ("Its own prompt", "a red house at night", "hires", {"prompt": "a red house at night"}),
+]
+
+
+def test_each_setting_reaches_the_request_and_is_taken_over_again(steered: Any, tab: Any) -> None:
+    page = opened(tab, steered)
+    page.get_by_label("Prompt", exact=True).fill("a red house")
+    expected: dict[str, Any] = {}
+    for label, given, field, value in SETTINGS:
+        control = page.get_by_label(label, exact=label in ("Variation", "Guidance rescale"))
+        if given is True:
+            control.check()
+        elif isinstance(given, list):
+            control.select_option(given[0])
+        else:
+            control.fill(given)
+        expected[field] = {**expected.get(field, {}), **value} if isinstance(value, dict) else value
+        assert request_of(page)[field] == expected[field], label
+    expect(page.locator("summary").filter(has_text="Noise and seeds")).to_contain_text("6 set")
+    page.keyboard.press("Control+Enter")
+    result(page, "a red house")
+    asked = newest(page)
+    told = {name: value for name, value in asked.items() if name in expected}
+    told["perturbed_attention"].pop("layers")  # the server's own
+    assert told == expected
+    page.get_by_role("button", name="Clear", exact=True).click()
+    assert set(request_of(page)) == {"prompt", "count", "width", "height"}
+    page.get_by_role("button", name="Reuse", exact=True).click()
+    again = request_of(page)
+    again["perturbed_attention"].pop("layers")
+    assert {name: again.get(name) for name in expected} == expected
+    assert page.get_by_text("Taken over, too").count() == 0
+
+
+def test_the_settings_of_start_pictures_of_parts_and_of_sdxl(steered: Any, tab: Any) -> None:
+    page = opened(tab, steered)
+    put_in(page, "Start picture", house())
+    page.get_by_label("It is fitted by").select_option("fill")
+    page.get_by_label("“Change” is a share").select_option("whole")
+    page.get_by_label("Draw a large picture in overlapping parts").check()
+    page.get_by_label("Size of a part").fill("64")
+    page.get_by_label("Overlap", exact=True).fill("16")
+    page.get_by_label("Dynamic thresholding").check()
+    page.get_by_label("mimic scale").fill("2")
+    draw(page, "a red house")
+    result(page, "a red house")
+    asked = newest(page)
+    assert (asked["resize_mode"], asked["strength_rule"]) == ("fill", "whole")
+    assert asked["windows"] == {"size": 64, "overlap": 16}
+    assert asked["dynamic_thresholding"]["mimic_scale"] == 2
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.get_by_text("Sizes that SDXL is told")).to_have_count(0)  # which this model is not
+    page.locator("#json").fill('{"prompt": "a cat", "crop": [8, 0], "image_guidance": 1.5}')
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_label("Crop left", exact=True)).to_have_value("8")
+    expect(page.get_by_label("Image guidance")).to_have_value("1.5")
+    page.get_by_label("Crop top", exact=True).fill("4")
+    page.get_by_label("Original width", exact=True).fill("900")
+    request = request_of(page)
+    assert (request["crop"], request["original_size"]) == ([8, 4], [900, 128])
+    for label in ("Crop left", "Crop top"):
+        page.get_by_label(label, exact=True).fill("")
+    assert "crop" not in request_of(page)
+
+
 def test_loras_styles_a_second_pass_and_more_reach_the_picture(steered: Any, tab: Any) -> None:
     page = opened(tab, steered)
     page.get_by_label("Add a LoRA").select_option("ink")
-    page.get_by_label("Weight of ink, as a number").fill("0.3")
+    page.get_by_label("Weight of ink", exact=True).fill("0.3")
     page.keyboard.press("Tab")
     page.get_by_label("Add a style").select_option("evening")
     page.get_by_label("Second pass").select_option("2")
@@ -234,7 +450,7 @@ def test_loras_styles_a_second_pass_and_more_reach_the_picture(steered: Any, tab
     page.get_by_label("Enlarged by").select_option("lanczos")
     page.get_by_label("Its steps").fill("5")
     page.get_by_label("Strength of the second pass").fill("0.4")
-    page.get_by_label("Variation").fill("0.2")
+    page.get_by_label("Variation", exact=True).fill("0.2")
     page.get_by_label("Repeats without a seam").select_option("x")
     page.get_by_label("Text layers left out").fill("1")
     page.get_by_label("FreeU").check()
@@ -264,20 +480,18 @@ def test_the_request_is_written_as_json_and_what_is_wrong_is_said(steered: Any, 
     box = page.locator("#json")
     use = page.get_by_role("button", name="Use it")
     seed = 2**64 - 1
-    box.fill(json.dumps({"prompt": "a blue ball", "seed": seed, "steps": 3, "eta": 0.5, "seed_size": [64, 64]}))
+    box.fill(json.dumps({"prompt": "a blue ball", "seed": seed, "steps": 3, "eta": 0.5, "mask_blur": 4}))
     use.click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a blue ball")
     expect(page.get_by_label("Seed", exact=True)).to_have_value(str(seed))
     expect(page.get_by_label("Fresh noise (eta)")).to_have_value("0.5")
-    expect(page.get_by_text("seed size [64,64]")).to_be_visible()
-    assert request_of(page)["seed"] == seed
+    expect(page.get_by_text("mask blur 4", exact=True)).to_be_visible()  # which has no place on this screen
+    assert request_of(page)["seed"] == seed and request_of(page)["mask_blur"] == 4
+    page.get_by_role("button", name="Leave out mask_blur").click()
     page.keyboard.press("Control+Enter")
     result(page, "a blue ball")
-    assert {name: newest(page)[name] for name in ("seed", "eta", "seed_size")} == {
-        "seed": seed,
-        "eta": 0.5,
-        "seed_size": [64, 64],
-    }
+    assert {name: newest(page)[name] for name in ("seed", "eta")} == {"seed": seed, "eta": 0.5}
+    assert "mask_blur" not in newest(page)
     for wrong, told in (("{", "JSON"), ("[1]", "an object"), ('{"model": "none such"}', "no model none such")):
         box.fill(wrong)
         use.click()
@@ -305,7 +519,7 @@ def test_axe_finds_nothing_with_all_of_it_open_and_nothing_runs_over(
     put_in(page, "Picture of control 1", house())
     page.get_by_label("Preprocessor").select_option("canny")
     expect(page.get_by_role("img", name="What the network of control 1 sees")).to_be_visible()
-    page.get_by_role("button", name="Add a region in the middle").click()
+    page.get_by_role("button", name="Add a rectangle").click()
     page.get_by_label("Add a LoRA").select_option("ink")
     page.get_by_label("Add a style").select_option("evening")
     page.get_by_label("Second pass").select_option("2")

@@ -48,6 +48,11 @@ export type Hires = {
   upscaler?: string
   strength?: number
   steps?: number
+  sampler?: string
+  spacing?: string
+  guidance?: number
+  prompt?: string
+  negative_prompt?: string
   [field: string]: unknown
 }
 

@@ -1,6 +1,6 @@
-/** The tool in hand. */
+/** The tool in hand: on the canvas, and where smaller masks are painted. */
 
-class Hand {
+export class Hand {
   tool = $state<'brush' | 'eraser' | 'move'>('brush')
   /** In parts of the picture's shorter side, so that it suits every picture. */
   size = $state(0.2)
@@ -16,3 +16,4 @@ class Hand {
 }
 
 export const hand = new Hand()
+export const smallHand = new Hand()

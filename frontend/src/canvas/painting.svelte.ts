@@ -9,6 +9,7 @@ import { newKey } from '../state/session.svelte'
 import { store } from '../state/store.svelte'
 import { blank, copy, inverted, isEmpty, type Mask } from './mask'
 import { bitmap } from '../state/bitmap'
+import { Past } from './past.svelte'
 import { maskFile, maskFrom, padded, paddedMask, type Sides } from './pixels'
 
 /** A picture that the server has, with its pixels here. */
@@ -17,7 +18,6 @@ type Moment = { base: Base; mask: Mask; filled: boolean }
 type Kept = { id: string; url: string; mask: string; jobs: string[] }
 
 const KEY = 'sfumato.canvas'
-const MOMENTS = 60 // that can be undone
 const FADE = 32 // px, and at most a quarter of the side: how far an extension fades into the picture
 const EXTENDED = 0.8 // the strength for extensions: the edge that was drawn out still guides what comes
 
@@ -35,14 +35,13 @@ class Painting {
     ...{ prompt: '', negative: '', strength: 1, soft: 0, count: 3, near: false, padding: 32 },
     /** What the request's `masked_content`, `masking` and what grey is in the mask are; empty is what suits. */
     ...{ content: '', masking: '', grey: '' },
+    /** The numbers of soft inpainting, where grey is that; these are the request's own. */
+    greyed: { preservation_strength: 0.5, schedule_bias: 1, transition_contrast_boost: 4 },
     /** Whether what steers a picture on Create counts here. */
     steered: false,
   })
-  #past = $state.raw<Moment[]>([])
-  #future = $state.raw<Moment[]>([])
+  #past = new Past<Moment>()
 
-  canUndo = $derived(this.#past.length > 0)
-  canRedo = $derived(this.#future.length > 0)
   running = $derived(
     this.jobs.map((id) => store.jobs.get(id)).filter((job): job is Job => job !== undefined && !store.isEnded(job)),
   )
@@ -103,11 +102,17 @@ class Painting {
     if (this.base && size) this.settings.near = this.base.width * this.base.height > size.width * size.height
   }
 
+  get canUndo(): boolean {
+    return this.#past.canUndo
+  }
+
+  get canRedo(): boolean {
+    return this.#past.canRedo
+  }
+
   /** Keep the moment before a change, so that it can come back. */
   remember(): void {
-    if (!this.base) return
-    this.#past = [...this.#past.slice(1 - MOMENTS), this.#moment(this.base)]
-    this.#future = []
+    if (this.base) this.#past.remember(this.#moment(this.base))
   }
 
   changed(): void {
@@ -115,19 +120,11 @@ class Painting {
   }
 
   undo(): void {
-    const last = this.#past.at(-1)
-    if (!last || !this.base) return
-    this.#future = [...this.#future, this.#moment(this.base)]
-    this.#past = this.#past.slice(0, -1)
-    this.#restore(last)
+    if (this.base) this.#restore(this.#past.undo(this.#moment(this.base)))
   }
 
   redo(): void {
-    const next = this.#future.at(-1)
-    if (!next || !this.base) return
-    this.#past = [...this.#past, this.#moment(this.base)]
-    this.#future = this.#future.slice(0, -1)
-    this.#restore(next)
+    if (this.base) this.#restore(this.#past.redo(this.#moment(this.base)))
   }
 
   fill(value: 0 | 255): void {
@@ -178,7 +175,7 @@ class Painting {
     if (settings.content) request.masked_content = settings.content
     if (settings.masking) request.masking = settings.masking
     if (settings.grey === 'differential') request.differential = true
-    if (settings.grey === 'soft_inpainting') request.soft_inpainting = {}
+    if (settings.grey === 'soft_inpainting') request.soft_inpainting = { ...settings.greyed }
     if (settings.negative.trim()) request.negative_prompt = settings.negative
     if (settings.soft) request.mask_blur = settings.soft
     if (model) request.model = model
@@ -208,7 +205,8 @@ class Painting {
     return { base, mask: copy(this.mask), filled: this.filled }
   }
 
-  #restore(moment: Moment): void {
+  #restore(moment: Moment | undefined): void {
+    if (!moment) return
     this.base = moment.base
     this.mask = copy(moment.mask)
     this.shown = null

@@ -3,6 +3,7 @@
 import { ApiError } from '../api/client'
 import type { Lora, Model, Reading, Request } from '../api/types'
 import { catalogue } from './catalogue.svelte'
+import { OF_START, OWN, PASSING, PLACED, PLAIN, STEERING } from './fields'
 import { whole } from './whole'
 
 /** A picture that the server has: an upload or one of its own. `url` shows it. */
@@ -46,46 +47,6 @@ const BLANK: Kept = {
   others: {},
 }
 
-/** What a resolved request says where nothing was asked for; these need no place. */
-const PLAIN: Record<string, unknown> = {
-  guidance_rescale: 0,
-  guidance_interval: [0, 1],
-  batch: 1,
-  clip_skip: 0,
-  noise: 'keyed',
-  strict: false,
-  dialect: 'a1111',
-  strength_rule: 'share',
-  resize_mode: 'crop',
-}
-/** The fields among the others that have a place in the form. */
-export const MORE = [
-  ...['vae', 'clip_skip', 'eta', 'guidance_rescale', 'step_seed_delta', 'variation', 'tiling', 'resize_mode', 'noise'],
-  ...['dialect', 'refiner', 'windows', 'freeu', 'apg', 'perturbed_attention', 'self_attention_guidance'],
-  ...['dynamic_thresholding'],
-]
-const PLACED = ['hires', 'styles', 'controls', 'image_prompts', 'regions', ...MORE]
-/** Of a start picture alone, and refused without one. */
-const OF_START = ['resize_mode', 'strength_rule']
-/** What steers a picture wherever it is drawn, and how it is called in a sentence. */
-export const STEERING = {
-  steps: 'steps',
-  guidance: 'guidance',
-  sampler: 'sampler',
-  spacing: 'spacing',
-  loras: 'LoRAs',
-  styles: 'styles',
-  controls: 'controls',
-  image_prompts: 'image prompts',
-  vae: 'autoencoder',
-  clip_skip: 'text layers',
-}
-/** Of one mask, and so not for another picture. */
-export const MASKED = [
-  ...['mask', 'mask_blur', 'mask_invert', 'masked_only', 'masked_content', 'masking', 'padding', 'differential'],
-  'soft_inpainting',
-]
-const PASSING = [...MASKED, 'outpaint', 'embeddings']
 const KEY = 'sfumato.draft'
 
 function kept(): Kept {
@@ -119,12 +80,12 @@ class Draft {
 
   /** The objects in a list among the others. What else is in it only the server has words for. */
   parts<T extends object>(name: string): T[] {
-    return this.#list(name).filter((each): each is T => typeof each === 'object' && each !== null)
+    return this.list<T>(name).filter((each) => typeof each === 'object' && each !== null)
   }
 
   /** The texts in a list among the others. */
   names(name: string): string[] {
-    return this.#list(name).filter((each) => typeof each === 'string')
+    return this.list<string>(name).filter((each) => typeof each === 'string')
   }
 
   /** An object among the others. */
@@ -133,9 +94,10 @@ class Draft {
     return typeof found === 'object' && found !== null && !Array.isArray(found) ? (found as T) : null
   }
 
-  #list(name: string): unknown[] {
+  /** A list among the others. */
+  list<T>(name: string): T[] {
     const found = this.form.others[name]
-    return Array.isArray(found) ? found : []
+    return Array.isArray(found) ? (found as T[]) : []
   }
 
   /** Give a field among the others a value; nothing, an empty text and an empty list take it out. */
@@ -155,6 +117,20 @@ class Draft {
   /** Those among the others that have no place in the form. */
   unplaced(): [name: string, value: unknown][] {
     return Object.entries(this.form.others).filter(([name]) => !PLACED.includes(name))
+  }
+
+  #awaited = new Set<Promise<unknown>>()
+
+  /** Something that is on its way into the form. */
+  awaits<T>(promise: Promise<T>): Promise<T> {
+    this.#awaited.add(promise)
+    return promise.finally(() => this.#awaited.delete(promise))
+  }
+
+  /** The request once all that is on its way has come. */
+  async whole(): Promise<Request> {
+    await Promise.allSettled(this.#awaited)
+    return this.request()
   }
 
   request(): Request {
@@ -211,7 +187,7 @@ class Draft {
   fault(problem: unknown): boolean {
     if (!(problem instanceof ApiError) || !problem.field) return false
     const field = problem.field.split('.')[0] ?? problem.field
-    if (!FIELDS.has(field) && !PLACED.includes(field)) return false
+    if (!OWN.has(field) && !PLACED.includes(field)) return false
     this.errors = { [field]: problem.hint ? `${problem.message}. ${problem.hint}` : problem.message }
     return true
   }
@@ -226,15 +202,10 @@ class Draft {
   }
 }
 
-const FIELDS = new Set([
-  ...['prompt', 'negative_prompt', 'model', 'seed', 'steps', 'guidance', 'sampler', 'spacing', 'width', 'height'],
-  ...['count', 'image', 'strength', 'loras'],
-])
-
 /** What of a request is said and is none of the form's own fields. */
 function left(request: Request): Record<string, unknown> {
   return Object.fromEntries(
-    Object.entries(request).filter(([name, value]) => value !== null && value !== undefined && !FIELDS.has(name)),
+    Object.entries(request).filter(([name, value]) => value !== null && value !== undefined && !OWN.has(name)),
   )
 }
 
