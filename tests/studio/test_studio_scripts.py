@@ -55,7 +55,7 @@ window.harm = () => [...ran, ...refused, ...[...document.querySelectorAll(`[oner
     [href^="javascript:"], [action^="javascript:"]`)].map(each => each.outerHTML)]
 window.until = async (test, what) => {
     for (const end = Date.now() + PATIENCE; !test(); await new Promise(go => setTimeout(go, 5)))
-        if (Date.now() > end) throw new Error(what + ' was not seen')
+        if (Date.now() > end) throw new Error(`${what} was not seen, but ${document.body.innerText.slice(-500)}`)
 }
 window.alerted = words => [...document.querySelectorAll('[role=alert]')].some(each => each.textContent.includes(words))
 """.replace("PATIENCE", str(PATIENCE))
@@ -202,7 +202,8 @@ DROP = """async ([payload, picture, request]) => {
     drop('no picture', 'text/html')
     await until(() => alerted('is not a picture'), 'that it is no picture')
     drop(Uint8Array.from(atob(picture), each => each.charCodeAt(0)), 'image/png')
-    await until(() => document.body.textContent.includes('Settings of'), 'that settings were taken over')
+    const read = () => document.body.textContent.includes('Settings of') // or, where no tool writes so, a start picture
+    await until(() => read() || document.querySelector('img[alt="What to start from"]'), 'what became of the picture')
     dismissed()
     const box = document.querySelector('#json')
     box.value = request
