@@ -9,30 +9,24 @@ from sfumato.admission import admit
 from sfumato.errors import RequestError
 from sfumato.request import Defaults, Request
 from sfumato.request.traits import Sampled, Traits
+from traits import SD1
 
-SD1 = Traits(
-    name="m",
-    title="SD 1.x",
-    inpainting=False,
-    instructed=False,
-    companion=False,
-    ids=0,
-    clip_skip=11,
-    stride=8,
-    whole=64,
-    channels=4,
-    scale=0.18215,
-    least_blurred=40,
-    context=768,
-    layers=("down_blocks.0.attentions.0.transformer_blocks.0", "mid_block.attentions.0.transformer_blocks.0"),
-)
 SDXL = replace(SD1, name="xl", title="SDXL", ids=6, scale=0.13025)
 REFINER = replace(SDXL, name="r", title="SDXL refiner", ids=5)
 WAYS = {
-    None: Sampled("euler", eta=True, plus_plus=False),
-    "dpmpp_2m": Sampled("dpmpp_2m", eta=False, plus_plus=False),
-    "ddim_cfg_pp": Sampled("euler", eta=True, plus_plus=True),
+    None: Sampled("euler", eta=True, plus_plus=False, spacing="leading", laid="timesteps"),
+    "dpmpp_2m": Sampled("dpmpp_2m", eta=False, plus_plus=False, spacing="linspace", laid="timesteps"),
+    "ddim_cfg_pp": Sampled("euler", eta=True, plus_plus=True, spacing="leading", laid="timesteps"),
+    "dpm2": Sampled("dpm2", eta=True, plus_plus=False, spacing="linspace", laid="timesteps", more=1),
+    "dpmpp_2m_karras": Sampled("dpmpp_2m", eta=False, plus_plus=False, spacing="karras", laid="sigma"),
+    "EulerDiscreteScheduler": Sampled("euler", True, False, "karras", "sigma", bounded=True),
 }
+
+
+def way(sampler: str | None, spacing: str | None) -> Sampled:
+    return WAYS[sampler] if spacing is None else replace(WAYS[sampler], spacing=spacing, laid="sigma")
+
+
 PICTURES = {"image": "sha256:a", "mask": "sha256:b"}
 ALONE = "a <lora:ink:0.5>"
 
@@ -41,13 +35,16 @@ def ask(fields: dict[str, Any], traits: Traits = SD1, refiner: Traits | None = N
     request = Request(**{"prompt": "x", "seed": 1, **fields})
     defaults = Defaults(name=traits.name, size=512, steps=20, guidance=7.5, sampler=None, instructed=traits.instructed)
     start = None if request.image is None else (512, 512)
-    return admit(
-        request, defaults, traits, WAYS.__getitem__, start=start, mask=request.mask is not None, refiner=refiner
-    )
+    return admit(request, defaults, traits, way, start=start, mask=request.mask is not None, refiner=refiner)
 
 
 WRONG: list[tuple[dict[str, Any], Traits, str]] = [
     ({"eta": 0.5, "sampler": "dpmpp_2m"}, SD1, "eta"),
+    ({"steps": 999, "sampler": "dpm2"}, replace(SD1, timesteps=999), "steps"),
+    ({"steps": 1000}, replace(SD1, timesteps=999), "steps"),
+    ({"steps": 1000, "sampler": "EulerDiscreteScheduler"}, replace(SD1, timesteps=999), "steps"),
+    ({"steps": 60, "image": "sha256:a", "strength": 0.05, "strength_rule": "whole"}, SD1, "steps"),
+    ({"steps": 5, "hires": {"scale": 2, "steps": 101, "strength_rule": "whole", "strength": 0.1}}, SD1, "steps"),
     ({"mask_blur": 2}, SD1, "mask_blur"),
     ({"strength": 0.5}, SD1, "strength"),
     ({"controls": [{"model": "canny"}]}, SD1, "controls"),

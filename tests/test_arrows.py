@@ -42,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
         "places": "images operations request",
         "operations": "model nn diffusion text images request",
         # networks of another shape for one request, and whether the model has what it asks for
-        "guides": "model nn text request diffusion.guidance diffusion.sampling diffusion.samplers",
+        "guides": "model nn text request diffusion.guidance diffusion.sampling diffusion.samplers diffusion.spacing",
         # which LoRAs the prompts of both passes name: one model draws both
         "hires": "wording guides images operations request nn upscaling diffusion job text.words",
         "job": "wording places controls guides text.words operations hires outpainting request model nn metadata images"
@@ -55,7 +55,8 @@ ARROWS: dict[str, set[str]] = {
         # a step and a decoding without numbers are the real ones, with what a request uses beside its model
         "memory": "model nn weights operations instructed controls guides upscaling text request images",
         "devices": "",
-        "engine": "devices admission guides upscaling job wording memory controls text.words generation diffusion"
+        "named": "controls memory model request upscaling weights",  # opened, and not read
+        "engine": "named devices admission guides upscaling job wording memory controls text.words generation diffusion"
         " events weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         # after how many steps a picture's are replayed on CUDA
@@ -70,7 +71,8 @@ ARROWS: dict[str, set[str]] = {
         " text.prompt text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
         " weights.registry weights.titles weights.header fitting scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
-        "server.describe": "server diffusion guides job metadata weights",  # and the one that describes models
+        # and the one that describes models, and what a request names beside one
+        "server.describe": "server named diffusion guides job metadata text.words weights wording request",
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls devices engine evaluate events images metadata operations replay request"
         " scenes batch plots server speed upscaling text train weights wording",

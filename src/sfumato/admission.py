@@ -14,8 +14,8 @@ from sfumato.wording import filled_in
 
 MOST_READ = 200_000  # characters of a prompt in all of its steps; a longer one is read when it is drawn
 
-SampledBy = Callable[[str | None], Sampled]
-"""What a sampler's name stands for; None: the model's own way."""
+SampledBy = Callable[[str | None, str | None], Sampled]
+"""What the names of a sampler and a spacing stand for; None: the model's own way."""
 
 
 def admit(
@@ -38,11 +38,14 @@ def admit(
         request, traits = masked(request, traits)
     said = filled_in(request)
     resolved = fill(request, defaults, start)
-    check_traits(resolved, traits, sampled_by(request.sampler), refiner)
+    check_traits(resolved, traits, sampled_by(request.sampler, request.spacing), refiner)
     check_words(resolved, said)
     if resolved.hires is not None:
-        again = second_request(resolved)
-        check_traits(again, traits, sampled_by(resolved.hires.sampler or request.sampler), refiner)
+        own = resolved.hires.sampler
+        spacing = resolved.hires.spacing or (None if own else request.spacing)
+        sampled = sampled_by(own or request.sampler, spacing)
+        again = second_request(resolved, takes_eta=sampled.eta)
+        check_traits(again, traits, sampled, refiner)
         second = filled_in(again) if resolved.hires.says_other_words else said
         check_words(again, second)
         check_second_loras(resolved, again, (said, second), range(resolved.total))

@@ -37,11 +37,11 @@ from sfumato.memory import (
     surely_fits,
 )
 from sfumato.model import Model
+from sfumato.named import check_there, checks
 from sfumato.request import Embedding, Lora, Request, draw_seed
 from sfumato.request.said import Said
 from sfumato.request.traits import Sampled
-from sfumato.text.words import AS_WRITTEN, alike_loras, words
-from sfumato.upscaling import check_upscaler
+from sfumato.text.words import AS_WRITTEN, alike_loras, named_loras, words
 from sfumato.weights.controls import control_file, is_made_of_unet, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.embeddings_named import embeddings_named
@@ -83,20 +83,6 @@ class KeptControl:
     base: Model
     states: tuple[FileState, ...]
     network: nn.Module
-
-
-def check_there(request: Request) -> None:
-    """Raise ModelNotFoundError, or RequestError, for a file beside the model that a request names and is not there."""
-    for lora in request.loras:
-        locate_lora(lora.name)
-    for embedding in request.embeddings:
-        locate_embedding(embedding.name)
-    for name in control_names(request):
-        control_file(name)
-    for prompt in request.image_prompts:
-        prompter_files(prompt)
-    if request.hires is not None:
-        check_upscaler(request.hires.upscaler, "hires.upscaler")
 
 
 ModelKey = tuple[str | None, str | None, str | None]
@@ -224,16 +210,21 @@ class Engine:
         keys += [] if request.refiner is None else [(request.refiner.model, None, None)]
         return {each: self._open(*each) for each in keys if each not in self._models}
 
-    def _admit(self, request: Request, start: tuple[int, int] | None, *, masked: bool) -> None:
+    def _admit(
+        self, request: Request, start: tuple[int, int] | None, said: Mapping[int, Said], *, masked: bool
+    ) -> None:
         """Raise, before a weight is read, what `run` raises for what is not there or what the model does not allow."""
         check_there(request)
         model = self._hollow((request.model, request.vae, request.prediction))
         refiner = None if request.refiner is None else traits_of(self._hollow((request.refiner.model, None, None)))
 
-        def sampled_by(name: str | None) -> Sampled:
-            return sampled(with_overrides(model.sampling, sampler=name))
+        def sampled_by(sampler: str | None, spacing: str | None) -> Sampled:
+            return sampled(with_overrides(model.sampling, sampler=sampler, spacing=spacing))
 
         admit(request, defaults_of(model), traits_of(model), sampled_by, start=start, mask=masked, refiner=refiner)
+        known = {name: each.network for name, each in self._controls.items() if each.base is model}
+        for _, check in checks(request, model, named_loras(request, said), known):
+            check()
 
     def _plan(
         self,
@@ -255,7 +246,7 @@ class Engine:
         shape = shape_of(request, family, start)
         if key in self._models and key in self._streamed:  # as it was loaded, whatever is free by now
             return Plan(self._models[key].dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
-        loras = dict.fromkeys([*request.loras, *(lora for _, each in alike_loras(request, said) for lora in each)])
+        loras = named_loras(request, said)
         if not surely and self.memory == "auto" and surely_fits(self._files(request, key, loras), shape, free or 0):
             return None
         model, *refiner = (self._hollow(each) for each in keys)
@@ -351,7 +342,7 @@ class Engine:
         said = filled_in(request)
         self._opened = self._headers(request)
         start, masked = picture_size(request, image, pictures), mask is not None or request.mask is not None
-        self._admit(request, start, masked=masked)
+        self._admit(request, start, said, masked=masked)
         plan = self._plan(request, start, said, masked=masked)
         if plan is not None:
             self._prepare(plan, request)

@@ -1,10 +1,12 @@
 """What a request changes in the networks, and what of a model decides what it may ask: tiling, FreeU, size ids."""
 
 from dataclasses import asdict, replace
+from typing import Literal
 
 from sfumato.diffusion.guidance import BLUR_CELLS
 from sfumato.diffusion.samplers import TAKES_ETA
 from sfumato.diffusion.sampling import Sampling
+from sfumato.diffusion.spacing import LAID_IN_SIGMA, LAID_IN_TIMESTEPS
 from sfumato.model import Model
 from sfumato.nn.circular import circular
 from sfumato.nn.freeu import with_freeu
@@ -31,13 +33,27 @@ def traits_of(model: Model) -> Traits:
         scale=model.scaling_factor,
         least_blurred=(BLUR_CELLS // 2 + 1) * model.stride,
         context=model.unet.config.cross_attention_dim,
+        timesteps=len(model.schedule),
         layers=tuple(self_attentions(model.unet)),
     )
 
 
 def sampled(sampling: Sampling) -> Sampled:
     """What of a way to sample decides what may be asked."""
-    return Sampled(sampling.sampler, sampling.sampler in TAKES_ETA, sampling.plus_plus is not None)
+    return Sampled(
+        sampling.sampler,
+        eta=sampling.sampler in TAKES_ETA,
+        plus_plus=sampling.plus_plus is not None,
+        spacing=sampling.spacing,
+        laid=laid_in(sampling.spacing),
+        bounded=sampling.bounds in LAID_IN_TIMESTEPS,
+        more=int(sampling.discard_penultimate),
+    )
+
+
+def laid_in(spacing: str) -> Literal["timesteps", "sigma", "levels"]:
+    """What a spacing lays the steps in."""
+    return "timesteps" if spacing in LAID_IN_TIMESTEPS else "sigma" if spacing in LAID_IN_SIGMA else "levels"
 
 
 def check(model: Model, request: Request, sampling: Sampling) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sfumato import guides
 from sfumato import operations as op
-from sfumato.diffusion.presets import with_overrides
+from sfumato.diffusion.presets import with_eta, with_overrides
+from sfumato.diffusion.samplers import TAKES_ETA
 from sfumato.images import to_pixels
 from sfumato.nn.autoencoder import Posterior
 from sfumato.request import LATENT_UPSCALERS, Hires
@@ -25,10 +26,11 @@ STAGE = "hires"  # what its draws of noise are keyed by, beside their purpose
 
 def second_pass(job: "Job", hires: Hires) -> "Job":
     """The job of the second pass. Raises RequestError for a size that is too large, or an unknown upscaler."""
-    again = second_request(job.request)
+    sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
+    again = second_request(job.request, takes_eta=sampling.sampler in TAKES_ETA)
     check_upscaler(hires.upscaler, "hires.upscaler")
     assert again.width is not None and again.height is not None
-    sampling = with_overrides(job.sampling, sampler=hires.sampler, spacing=hires.spacing)
+    sampling = sampling if again.eta is None else with_eta(sampling, again.eta)
     guides.check(job.model, again, sampling)
     said = filled_in(again) if hires.says_other_words else job.said
     check_second_loras(job.request, again, (job.said, said), job.pictures)

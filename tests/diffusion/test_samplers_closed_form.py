@@ -1,5 +1,6 @@
 """Samplers against closed forms: normal data, mixtures and single points have exact denoisers and exact paths."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from toys import gaussian, gaussian_flow, mixture, silent, start
 
-from sfumato.diffusion.samplers import SAMPLERS, Step
+from sfumato.diffusion.samplers import SAMPLERS, TAKES_ETA, Step
 from sfumato.diffusion.schedule import scaled_linear
 
 Run = Callable[..., Iterator[Step]]
@@ -260,3 +261,8 @@ def test_ddim_at_eta_is_song_equation_12() -> None:
             math.sqrt(alpha_next) * clean + math.sqrt(1 - alpha_next - std**2) * epsilon + std * start(10 + step.index)
         )
         assert torch.allclose(step.x * math.sqrt(alpha_next), latent, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_samplers_with_a_share_of_fresh_noise_are_listed(name: str) -> None:
+    assert ("eta" in inspect.signature(SAMPLERS[name]).parameters) == (name in TAKES_ETA)

@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 
 from sfumato.diffusion.beta_distribution import beta_quantile
 from sfumato.diffusion.schedule import NoiseSchedule, linear, scaled_linear
-from sfumato.diffusion.spacing import PLAIN, SPACINGS, Grid, karras, leading, linspace, polyexponential, tail, trailing
+from sfumato.diffusion.spacing import (
+    LAID_IN_TIMESTEPS,
+    PLAIN,
+    SPACINGS,
+    Grid,
+    karras,
+    leading,
+    linspace,
+    polyexponential,
+    tail,
+    trailing,
+)
 from sfumato.errors import RequestError
 
 SD = scaled_linear()
@@ -58,6 +69,16 @@ def test_more_steps_than_timesteps_is_an_error_for_rules_laid_in_timesteps() -> 
     with pytest.raises(RequestError, match="1000"):
         leading(SD, 1001)
     assert len(karras(SD, 1001)) == 1002
+
+
+@pytest.mark.parametrize("name", SPACINGS)
+def test_the_rules_laid_in_timesteps_are_listed(name: str) -> None:
+    schedule, refused = scaled_linear(timesteps=100), False
+    try:
+        SPACINGS[name](schedule, 101, PLAIN)
+    except RequestError:
+        refused = True
+    assert refused == (name in LAID_IN_TIMESTEPS)
 
 
 def test_leading_with_offset_is_ddims_grid() -> None:

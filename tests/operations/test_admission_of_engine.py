@@ -25,6 +25,7 @@ from sfumato.request import Request
         {"original_size": (64, 64)},
         {"loras": ["there is no such LoRA"]},
         {"embeddings": ["there is no such embedding"]},
+        {"steps": 101, "hires": {"scale": 2, "strength": 0.1, "strength_rule": "whole"}},
         {"controls": [{"model": "there is no such network", "image": "x.png"}]},
     ],
 )

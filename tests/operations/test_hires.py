@@ -21,6 +21,7 @@ from sfumato.metadata import parse_infotext, save
 from sfumato.model import Model
 from sfumato.replay import replay
 from sfumato.request import Hires, Lora, Request
+from sfumato.request.together import second_request
 from sfumato.upscaling import covering, enlarge, enlarge_latent, middle, resize
 
 PROMPT = "a red house"
@@ -129,6 +130,24 @@ def test_the_second_pass_has_its_own_words_and_sampler(tiny: Model) -> None:
     others = {"prompt": "a cat", "negative_prompt": "a cat", "sampler": "dpmpp_2m", "guidance": 2.0, "steps": 8}
     for name, value in others.items():
         assert one(tiny, hires={"strength": 0.5, name: value}).tobytes() != base, name
+
+
+def test_eta_acts_in_a_second_pass_whose_own_sampler_has_fresh_noise() -> None:
+    for sampler, takes_eta, eta in (("euler_a", True, 0.0), ("dpmpp_2m", False, None), (None, False, 0.0)):
+        again = second_request(
+            request(eta=0.0, strength=1.0, image="x", hires=sampler_of(sampler)), takes_eta=takes_eta
+        )
+        assert again.eta == eta, sampler
+
+
+def test_a_second_pass_of_euler_ancestral_without_fresh_noise_is_eulers(tiny: Model) -> None:
+    plain = one(tiny, hires={"strength": 0.5, "sampler": "euler"})
+    assert one(tiny, eta=0.0, hires={"strength": 0.5, "sampler": "euler_a"}).tobytes() == plain.tobytes()
+    assert one(tiny, hires={"strength": 0.5, "sampler": "euler_a"}).tobytes() != plain.tobytes()
+
+
+def sampler_of(name: str | None) -> dict[str, object]:
+    return {"strength": 0.5, "sampler": name}
 
 
 def test_a_size_between_strides_and_of_another_shape(tiny: Model) -> None:

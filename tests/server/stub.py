@@ -1,7 +1,7 @@
 """A worker without torch: pixels from the seed and the prompt, in milliseconds. Words of the prompt make it misbehave.
 
 `slow` takes 0.05 s a step; `deaf` does not come back between steps; `crash` dies by a signal; `crash-once FILE` dies
-the first time; `broken` raises; `full` has no room; `memory` has none either.
+the first time; `broken` raises; `full` has no room; `memory` has none either. `unfit-FIELD` has what is beside refused.
 """
 
 import errno
@@ -20,34 +20,21 @@ from typing import Any
 
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parents[1]))  # it is run by its path
 from sfumato.events import Event, Finished, Halt, Preview, Progress
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.request import Request
-from sfumato.request.traits import Sampled, Traits
+from sfumato.request.traits import Sampled
 from sfumato.server.worker import serve
 from sfumato.weights.locate import embedded
+from traits import SD1
 
 HASH = "5" * 64
-TRAITS = Traits(
-    name="",
-    title="a stub",
-    inpainting=False,
-    instructed=False,
-    companion=False,
-    ids=0,
-    clip_skip=11,
-    stride=8,
-    whole=64,
-    channels=4,
-    scale=0.18215,
-    least_blurred=40,
-    context=64,
-    layers=("mid_block.attentions.0.transformer_blocks.0",),
-)
+TRAITS = replace(SD1, title="a stub", context=64, layers=SD1.layers[1:])
 
 
 def sampled(name: str, *, eta: bool = True) -> dict[str, Any]:
-    return asdict(Sampled(name, eta, plus_plus=False))
+    return asdict(Sampled(name, eta, plus_plus=False, spacing="leading", laid="timesteps"))
 
 
 def pixels(prompt: str, seed: int, width: int, height: int, inputs: str = "") -> bytes:
@@ -126,7 +113,10 @@ def describe(tokenizers: Path, names: list[str]) -> None:
             **{name: sampled("euler") for name in ("DDIM", "ddim", "euler", "k_euler", "Euler", "Euler a")},
             **{name: sampled("other", eta=False) for name in ("DPM++ 2M", "PLMS")},
         },
-        "understood_spacings": ["leading", "karras", "Karras", "normal"],
+        "understood_spacings": {
+            **{name: {"spacing": "leading", "laid": "timesteps"} for name in ("leading", "normal")},
+            **{name: {"spacing": "karras", "laid": "sigma"} for name in ("karras", "Karras")},
+        },
     }
     print(json.dumps({"samplers": samplers}))
     folder = tokenizers / "stub"
@@ -143,5 +133,9 @@ def describe(tokenizers: Path, names: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "describe":
         describe(Path(sys.argv[2]), sys.argv[3:])
+    elif sys.argv[1] == "beside":
+        words = Request.from_dict(json.load(sys.stdin)).prompts[0].split()
+        unfit = next((word.removeprefix("unfit-") for word in words if word.startswith("unfit-")), None)
+        print(json.dumps({"refused": unfit and {"field": unfit, "detail": "/home/me/x.pt does not fit"}}))
     else:
         serve(Stub)

@@ -26,6 +26,7 @@ PICTURE = picture()
     [
         ({"eta": 0.5, "sampler": "PLMS"}, "eta"),
         ({"clip_skip": 12}, "clip_skip"),
+        ({"steps": 101, "hires": {"scale": 2, "strength": 0.1, "strength_rule": "whole"}}, "steps"),
         ({"tiling": "x", "width": 72}, "width"),
         ({"perturbed_attention": {"layers": ["nose"]}}, "perturbed_attention.layers"),
         ({"self_attention_guidance": True, "width": 32}, "self_attention_guidance"),

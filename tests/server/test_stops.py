@@ -66,7 +66,7 @@ def stop_at_random(data: Path, moments: int) -> None:
     uncounted(data)
     last = Running(data)
     deadline = time.monotonic() + 60 + len(acknowledged)  # each takes 0.2 s to draw
-    while (queue := last.http.get("/queue").json())["queued"] or queue["running"]:
+    while (counts := last.http.get("/system").json()["queue"])["queued"] or counts["running"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert last.stop() == 0

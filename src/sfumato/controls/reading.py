@@ -110,17 +110,20 @@ def steerings(
         picture = own or start
         assert picture is not None, "check_together refuses a control without either"
         network = model.controls[control.model]
-        if control.mode == "guess" and not isinstance(network, ControlNet):
-            raise RequestError(
-                f"controls has mode 'guess' for {control.model}, a T2I-Adapter; it is for ControlNets alone", "controls"
-            )
         seen = pad_to_multiple(control_picture(control, picture, size, mask), model.stride)
         made.append(Steering(control, told_task(control, network), seen))
     return tuple(made)
 
 
 def told_task(control: Control, network: nn.Module) -> nn.Module:
-    """A control's network, told what kind of picture it sees where it knows several. Raises RequestError."""
+    """A control's network, told what kind of picture it sees where it knows several.
+
+    Raises RequestError for a mode or a task that this kind of network does not have.
+    """
+    if control.mode == "guess" and not isinstance(network, ControlNet):
+        raise RequestError(
+            f"controls has mode 'guess' for {control.model}, a T2I-Adapter; it is for ControlNets alone", "controls"
+        )
     if not isinstance(network, ControlNetUnion):
         if control.task is not None:
             raise RequestError(

@@ -221,6 +221,11 @@ SPACINGS: dict[str, Spacing] = {
     "distilled": distilled,
 }
 
+LAID_IN_TIMESTEPS = frozenset(
+    {"leading", "trailing", "linspace", "normal", "sgm_uniform", "simple", "ddim_uniform", "beta", "distilled"}
+)
+"""The rules that need a training timestep for each step."""
+
 LAID_IN_SIGMA = frozenset({"karras", "exponential", "polyexponential", "kl_optimal", "beta_sigmas"})
 """The rules that read `highest` and `lowest`."""
 

@@ -5,7 +5,7 @@ numbers, on PyTorch's meta device, and corrected by what was measured (`python -
 """
 
 from sfumato.memory.asked import picture_size, shape_of, size_of
-from sfumato.memory.beside import NOTHING, Beside, files_beside, open_beside
+from sfumato.memory.beside import NOTHING, Beside, files_beside, open_beside, upscaler_of
 from sfumato.memory.held import TILE, Held, Shape, bytes_of, networks, surely_fits
 from sfumato.memory.plan import Plan, make_plan
 from sfumato.memory.sizes import available, checked_budget, least_size, parse_size, readable_size, resident
@@ -32,4 +32,5 @@ __all__ = [
     "shape_of",
     "size_of",
     "surely_fits",
+    "upscaler_of",
 ]

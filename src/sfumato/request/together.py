@@ -80,8 +80,11 @@ def _check_windows(request: Request) -> None:
             raise RequestError(f"windows cannot be used with {what}; leave out one of them", "windows")
 
 
-def second_request(request: Request) -> Request:
-    """The request of the second pass of one that is resolved and has one. Raises RequestError for too large a size."""
+def second_request(request: Request, *, takes_eta: bool) -> Request:
+    """The request of the second pass of one that is resolved and has one. Raises RequestError for too large a size.
+
+    `takes_eta`: whether the sampler of that pass has fresh noise; of one of its own that has none, `eta` says nothing.
+    """
     hires = request.hires
     assert hires is not None and request.width is not None and request.height is not None
     width, height = hires.size_for(request.width, request.height)
@@ -96,7 +99,7 @@ def second_request(request: Request) -> Request:
         guidance=request.guidance if hires.guidance is None else hires.guidance,
         sampler=hires.sampler or request.sampler,
         spacing=hires.spacing or (None if hires.sampler else request.spacing),
-        eta=None if hires.sampler else request.eta,  # a sampler of its own has its own share of fresh noise
+        eta=None if hires.sampler and not takes_eta else request.eta,
         strength=hires.strength,
         strength_rule=hires.strength_rule,
         width=width,

@@ -6,7 +6,7 @@ read, and by a server that reads none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sfumato.errors import RequestError
 from sfumato.request.guides import Tiling
@@ -43,6 +43,7 @@ class Traits:
     channels, scale  of its latents
     least_blurred    pixels of a side that self-attention guidance's blur needs
     context          features of text that its UNet attends to
+    timesteps        how many noise levels it was trained on
     layers           the names of the UNet's blocks with self-attention
     """
 
@@ -59,6 +60,7 @@ class Traits:
     scale: float
     least_blurred: int
     context: int
+    timesteps: int
     layers: tuple[str, ...]
 
     @classmethod
@@ -69,16 +71,32 @@ class Traits:
 
 @dataclass(frozen=True)
 class Sampled:
-    """What of a way to sample decides what may be asked: its sampler, whether that takes eta, whether it is CFG++."""
+    """What of a way to sample decides what may be asked.
+
+    sampler, eta, plus_plus   its sampler, whether that takes eta, and whether it is CFG++
+    spacing, laid             its spacing, and what that lays the steps in
+    bounded                   whether one that lays them in sigma lies between two that are laid in timesteps
+    more                      how many steps it lays beyond those that it runs
+    """
 
     sampler: str
     eta: bool
     plus_plus: bool
+    spacing: str
+    laid: Literal["timesteps", "sigma", "levels"]
+    bounded: bool = False
+    more: int = 0
+
+    @property
+    def by_timesteps(self) -> bool:
+        """Does it need a training timestep for each step?"""
+        return self.laid == "timesteps" or (self.laid == "sigma" and self.bounded)
 
 
 def check_traits(request: Request, traits: Traits, sampled: Sampled, refiner: Traits | None = None) -> None:
     """Raise RequestError for what a resolved request asks of a model, or of its refiner, that cannot be done."""
     _check_sampled(request, sampled)
+    _check_steps(request, traits, sampled)
     _check_instructed(request, traits, sampled)
     if request.refiner is not None:
         _check_refiner(traits, refiner, request.refiner.model)
@@ -143,6 +161,21 @@ def _check_sampled(request: Request, sampled: Sampled) -> None:
             f"eta is {request.eta} but the sampler {sampled.sampler} has no fresh noise to scale; leave it out, or use "
             "one that has, such as ddim or euler_a",
             "eta",
+        )
+
+
+def _check_steps(request: Request, traits: Traits, sampled: Sampled) -> None:
+    """Raise RequestError for more steps than the spacing can lay in the timesteps that a model was trained on."""
+    assert request.steps is not None
+    laid = request.steps
+    if request.strength_rule == "whole" and request.strength:  # see `diffusion.spacing.strength_steps`
+        laid = int(request.steps / request.strength)
+    if sampled.by_timesteps and laid + sampled.more > traits.timesteps:
+        whole = "" if laid == request.steps else f", of {laid} in all at strength {request.strength}"
+        raise RequestError(
+            f"steps is {request.steps}{whole}; the spacing {sampled.spacing} has at most one step for each of the "
+            f"{traits.timesteps} training timesteps of {traits.name}",
+            "steps",
         )
 
 

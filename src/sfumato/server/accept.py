@@ -11,6 +11,7 @@ from sfumato.request import Defaults, Request
 from sfumato.request.filling import draw_seed
 from sfumato.request.pictures import LATENT_UPSCALERS, PIXEL_UPSCALERS
 from sfumato.request.traits import Traits
+from sfumato.server.beside import Beside
 from sfumato.server.catalogue import Card, Catalogue
 from sfumato.server.headers import check_file
 from sfumato.server.problems import Problem
@@ -37,7 +38,7 @@ class Found:
     fields: dict[tuple[Kind, str], str] = field(default_factory=dict)
 
 
-def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Request, dict[str, Any]]:
+def accept(request: Request, catalogue: Catalogue, beside: Beside, size_of: SizeOf) -> tuple[Request, dict[str, Any]]:
     """The request with everything decided, and what the worker must know beside it.
 
     Names are those of the registry, pictures are known by their pixels: no text of a client becomes a path.
@@ -70,11 +71,12 @@ def accept(request: Request, catalogue: Catalogue, size_of: SizeOf) -> tuple[Req
         replace(request, model=card["name"]),
         defaults_of(card),
         traits,
-        lambda name: catalogue.sampled(card["name"], name),
+        lambda sampler, spacing: catalogue.sampled(card["name"], sampler, spacing),
         start=found.sizes.get(request.image or ""),
         mask=request.mask is not None,
         refiner=None if request.refiner is None else catalogue.traits(request.refiner.model),
     )
+    beside.check(resolved, card, found.files)
     hashes = [[kind, name, hash_file(path) if path.is_file() else None] for (kind, name), path in found.files.items()]
     work = {
         "ids": list(found.sizes),

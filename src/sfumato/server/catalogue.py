@@ -26,7 +26,7 @@ from sfumato.weights.titles import match
 log = logging.getLogger(__name__)
 
 Card = dict[str, Any]
-REMEMBERED = f"{__version__} 3"  # by which facts in the database are known to be of this form
+REMEMBERED = f"{__version__} 4"  # by which facts in the database are known to be of this form
 FIRST_LOOK = 20.0  # seconds that a question waits for the answers of the first child
 
 
@@ -122,12 +122,13 @@ class Catalogue:
         """What of a model decides what may be asked of it. Raises Problem as `card`."""
         return Traits.from_dict(self.card(name)["traits"])
 
-    def sampled(self, model: str, sampler: str | None) -> Sampled:
-        """What of a sampler, or of a model's own, decides what may be asked. Raises Problem."""
-        if sampler is None:
-            return Sampled(**self.card(model)["sampled"])
-        understood = self.samplers()["understood"]
-        return Sampled(**(understood.get(sampler) or understood[sampler.lower()]))
+    def sampled(self, model: str, sampler: str | None, spacing: str | None) -> Sampled:
+        """What of a sampler, or of a model's own, and of a spacing decides what may be asked. Raises Problem."""
+        facts: Any = self.samplers()
+        named = facts["understood"]
+        own = self.card(model)["sampled"] if sampler is None else named.get(sampler) or named[sampler.lower()]
+        kinds = facts["understood_spacings"]
+        return Sampled(**own | ({} if spacing is None else kinds.get(spacing) or kinds[spacing.lower()]))
 
     def tokens(self, prompt: str, model: str | None) -> PromptReport:
         """What becomes of a prompt in a model."""
@@ -239,13 +240,16 @@ def titled(name: str) -> str | None:
 
 def state_of(known: Known) -> str:
     """What shows that a model's files are still the same: their paths, sizes and times of change."""
-    place = Path(known.place).expanduser()
+    return f"{known.place} {hash_of(states_at(Path(known.place).expanduser()))}"
+
+
+def states_at(place: Path) -> list[tuple[str, int, int]]:
+    """The paths, sizes and times of change of a file or of all in a folder; none where they cannot be looked at."""
     try:
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
-        states = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
+        return [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
     except OSError:
-        states = []
-    return f"{known.place} {hash_of(states)}"
+        return []
 
 
 def hash_of(states: Sequence[tuple[str, int, int]]) -> str:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from sfumato.errors import ModelNotFoundError, SfumatoError
+from sfumato.errors import ModelNotFoundError, RequestError, SfumatoError
+from sfumato.request import Request
 from sfumato.server.worker import failure
 
 
@@ -30,7 +31,7 @@ def samplers() -> dict[str, Any]:
     from sfumato.diffusion import presets
     from sfumato.diffusion.scheduler_config import SCHEDULER_CLASSES
     from sfumato.diffusion.spacing import SPACINGS
-    from sfumato.guides import sampled
+    from sfumato.guides import laid_in, sampled
     from sfumato.metadata.record import A1111_SAMPLERS, A1111_SCHEDULES
 
     titles = {
@@ -42,7 +43,7 @@ def samplers() -> dict[str, Any]:
             titles[name] = f"{titles[name]} ({name})"
     labels = {f"{label} {kind}" for label in presets.A1111 for kind in presets.A1111_SPACINGS}
     understood = {*presets.PRESETS, *presets.ALIASES, *presets.A1111, *labels, *SCHEDULER_CLASSES}
-    kinds = {*SPACINGS, *presets.A1111_SPACINGS}
+    kinds = {*SPACINGS, *presets.A1111_SPACINGS}  # all that `spacing_name` understands
     kinds |= {
         form for label in presets.A1111_SPACINGS for form in (label.lower().replace(" ", "_"), label.replace(" ", ""))
     }
@@ -51,7 +52,9 @@ def samplers() -> dict[str, Any]:
         "samplers": [{"name": name, "title": title} for name, title in titles.items()],
         "spacings": list(SPACINGS),
         "understood": {name: asdict(way) for name, way in ways.items()},
-        "understood_spacings": sorted(kinds),
+        "understood_spacings": {
+            name: {"spacing": (own := presets.spacing_name(name)), "laid": laid_in(own)} for name in sorted(kinds)
+        },
     }
 
 
@@ -105,11 +108,44 @@ def card(name: str, tokenizers: Path) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str]) -> None:
-    """TOKENIZERS NAME...: the samplers first, then a card for each model, or what is wrong with it."""
-    tokenizers = Path(arguments[0])
+def refused(request: Request) -> dict[str, str] | None:
+    """What of a request's files does not go with its model, or with what is asked of them: the field, and why."""
+    from sfumato.named import checks
+    from sfumato.text.words import named_loras
+    from sfumato.weights.load import hollow, open_model, with_autoencoder
+    from sfumato.wording import filled_in
+
+    field = "vae"
+    try:
+        opened = open_model(None if request.model == embedded_name() else request.model, prediction=request.prediction)
+        opened = with_autoencoder(replace(opened, prediction=opened.prediction or "epsilon"), request.vae)
+        model = hollow(opened, request.model or "")
+        for field, check in checks(request, model, named_loras(request, filled_in(request))):  # noqa: B007
+            check()
+    except (SfumatoError, OSError) as error:
+        own = error.field if isinstance(error, RequestError) else None
+        return {"field": own or field, "detail": failure(error).detail}
+    return None
+
+
+def beside() -> None:
+    """A request on stdin: whether its files go with its model."""
+    out = answers()
+    found = refused(Request.from_dict(json.load(sys.stdin)))
+    out.write(json.dumps({"refused": found}) + "\n")
+    out.flush()
+
+
+def answers() -> IO[str]:
+    """Where the answers go: stdout as it was, since what libraries print goes to stderr from here on."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return out
+
+
+def main(arguments: list[str]) -> None:
+    """TOKENIZERS NAME...: the samplers first, then a card for each model, or what is wrong with it."""
+    tokenizers, out = Path(arguments[0]), answers()
     out.write(json.dumps({"samplers": samplers()}) + "\n")
     out.flush()
     for name in arguments[1:]:

@@ -18,6 +18,7 @@ from sfumato.server import gallery
 from sfumato.server import queue as jobs
 from sfumato.server.accept import accept
 from sfumato.server.album import Album
+from sfumato.server.beside import Beside
 from sfumato.server.broker import Broker
 from sfumato.server.catalogue import Catalogue
 from sfumato.server.database import Database, hold
@@ -55,6 +56,7 @@ class Service(Album):
         self.broker = Broker(limits.events, limits.backlog)
         self.intake = Intake(self.folders.uploads, limits.decode)
         self.catalogue = Catalogue(settings, self.folders.tokenizers, self.database, self._models_changed)
+        self.beside = Beside(settings)
         self.runner = Runner(settings, self.database, self.folders, spare, self.boot, self)
         self._moments: dict[str, dict[str, dict[str, Any]]] = {}  # of running jobs: the last progress and preview
 
@@ -123,7 +125,7 @@ class Service(Album):
                 return self._job(found)
         for field, content in (uploads or {}).items():
             given[field] = self.add_upload(content).id
-        resolved, work = accept(Request.from_dict(given), self.catalogue, self._size_of)
+        resolved, work = accept(Request.from_dict(given), self.catalogue, self.beside, self._size_of)
         self.check_room()
         prompt = "\n".join([*resolved.prompts, resolved.negative_prompt])
         new = NewJob(

@@ -284,11 +284,14 @@ def die_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`draw [DEVICE [DTYPE]]` or `describe NAME...`, with an empty text for what is not chosen."""
-    if arguments[0] == "describe":
-        from sfumato.server.describe import main as describe
+    """`draw [DEVICE [DTYPE]]`, `describe NAME...` or `beside`, with an empty text for what is not chosen."""
+    if arguments[0] in ("describe", "beside"):
+        from sfumato.server import describe
 
-        describe(arguments[1:])
+        if arguments[0] == "describe":
+            describe.main(arguments[1:])
+        else:
+            describe.beside()
         return
     device, dtype = (each or None for each in [*arguments[1:], "", ""][:2])
     serve(lambda: EngineArtist(device, dtype))

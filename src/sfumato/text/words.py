@@ -48,6 +48,11 @@ def alike_loras(request: Request, said: Mapping[int, Said] = AS_WRITTEN) -> Iter
         yield range(numbers[0], numbers[-1] + 1), loras
 
 
+def named_loras(request: Request, said: Mapping[int, Said] = AS_WRITTEN) -> tuple[Lora, ...]:
+    """The LoRAs of a request and those that its prompts name, each once."""
+    return tuple(dict.fromkeys([*request.loras, *(each for _, loras in alike_loras(request, said) for each in loras)]))
+
+
 def check_second_loras(
     request: Request, second: Request, said: tuple[Mapping[int, Said], Mapping[int, Said]], pictures: Iterable[int]
 ) -> None:

@@ -18,6 +18,7 @@ from sfumato.weights.files import open_file
 from sfumato.weights.image_encoder_file import beside, encoder_weights, open_image_encoder
 from sfumato.weights.ip_adapter_file import ways
 from sfumato.weights.locate import locate
+from sfumato.weights.opened import Component
 
 
 def with_image_prompts(
@@ -90,9 +91,21 @@ def adapter_of(opened: OpenedControl) -> IPAdapter:
 
 def read_prompter(model: Model, adapter: Path, encoder: Path) -> Prompter:
     """Read an IP-Adapter and its image encoder, on the device and in the precision of the model."""
+    component, tower = open_prompter(model, adapter, encoder)
+    for each in (component, tower):
+        fill_for(each, model)
+    down, up, _ = ways(model.unet)
+    network = cast(IPAdapter, component.part.network)
+    return Prompter(network, cast(ImageEncoder, tower.part.network), (len(down), len(up)))
+
+
+def open_prompter(model: Model, adapter: Path, encoder: Path) -> tuple[Component, Component]:
+    """Open an IP-Adapter and its image encoder for a model without reading their weights.
+
+    Raises WeightsError if they do not go together or with the model.
+    """
     opened = open_control(adapter)
-    network = adapter_of(opened)
-    config = network.config
+    config = adapter_of(opened).config
     down, up, middle = ways(model.unet)
     width = model.unet.config.cross_attention_dim
     if config.context != width or config.widths != (*down, *up, *middle):
@@ -108,6 +121,4 @@ def read_prompter(model: Model, adapter: Path, encoder: Path) -> Prompter:
             f"{encoder} gives {seen} features and {adapter} sees {config.seen}: use the image encoder that it was "
             "trained with (ViT-H or ViT-bigG)."
         )
-    for component in (opened.component, tower):
-        fill_for(component, model)
-    return Prompter(network, cast(ImageEncoder, tower.part.network), (len(down), len(up)))
+    return opened.component, tower

@@ -67,6 +67,17 @@ def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict
     Raises WeightsError, which counts what does not fit and says what the file looks made for, and what `open_lora`
     raises.
     """
+    opened = open_for(model, path, allow_unmatched=allow_unmatched)
+    networks = networks_of(model)
+    absent = unmatched(opened, networks)
+    if absent:
+        log.warning("%s: %d tensors are left out: %s", opened.path, len(absent), ", ".join(absent))
+    found = {name: fitting(opened, name, network, told(opened, model)) for name, network in networks.items()}
+    return {name: adapters for name, adapters in found.items() if len(adapters)}
+
+
+def open_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> OpenedLora:
+    """Open a LoRA for a model without reading its weights. Errors are those of `read_for` that its names show."""
     opened = open_lora(path, model.unet)
     networks = networks_of(model)
     absent = unmatched(opened, networks)
@@ -75,16 +86,10 @@ def read_for(model: Model, path: Path, *, allow_unmatched: bool = False) -> dict
             f"{told(opened, model)}: {len(absent)} of its tensors have no layer there, first {absent[0]!r}. "
             f"{looks(opened)} Use a LoRA of the model's family, or allow unmatched tensors to leave them out."
         )
-    if absent:
-        log.warning("%s: %d tensors are left out: %s", opened.path, len(absent), ", ".join(absent))
-    found = {}
-    for name, network in networks.items():
-        adapters = fitting(opened, name, network, told(opened, model))
-        if len(adapters):
-            found[name] = adapters
-    if not found:
+    layers = {name: changeable(network) for name, network in networks.items()}
+    if not any(path in layers.get(name, {}) for name, entries in opened.entries.items() for path in entries):
         raise WeightsError(f"{told(opened, model)}: none of its tensors has a layer there. {looks(opened)}")
-    return found
+    return opened
 
 
 def fitting(opened: OpenedLora, name: str, network: nn.Module, unfit: str) -> Changes:

@@ -48,6 +48,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[Step]]] = {
 
 TAKES_ETA = frozenset({"euler", "euler_ancestral", "dpm2", "dpm2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde"})
 TAKES_ETA |= {"dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "tcd"}
+TAKES_ETA |= {"dpmpp_multistep", "dpmpp_singlestep", "dpmpp_2s_ancestral_cfg_pp"}
 """Samplers with a share of fresh noise, `eta`."""
 
 TAKES_SCHEDULE = frozenset({"lcm", "tcd"})
