@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
         "generation": "trajectory taking guides job hires operations events preview request model metadata images masks"
         " diffusion text upscaling",
         # a step and a decoding without numbers are the real ones, with what a request uses beside its model
-        "memory": "model nn weights operations instructed controls guides upscaling text request images",
+        "memory": "allocator model nn weights operations instructed controls guides upscaling text request images",
         "devices": "",
         "named": "controls memory model request upscaling weights",  # opened, and not read
         "engine": "named devices admission guides upscaling job wording memory controls text.words generation diffusion"

@@ -193,6 +193,7 @@ def test_an_engine_with_little_memory_draws_and_refuses_before_it_loads(pair: Pa
         ({"hires": {"size": (64, 64)}}, None, Shape(512, 512)),
         ({"hires": {"scale": 1.5, "upscaler": "lanczos"}}, None, Shape(768, 768, encodes=True)),
         ({"hires": {"guidance": 5}, "guidance": 1}, None, Shape(1024, 1024)),
+        ({"hires": {"scale": 2, "upscaler": "a.pth"}}, None, Shape(1024, 1024, encodes=True, enlarges=(512, 512))),
         (
             {"regions": ({"prompt": "a tree", "area": "left"}, {"prompt": "a hut", "area": "right"})},
             None,

@@ -14,7 +14,7 @@ from sfumato.engine import Engine
 from sfumato.errors import MemoryLimitError
 from sfumato.events import Finished
 from sfumato.memory import Beside, Held, Plan, Shape, open_beside
-from sfumato.memory.ledger import most_held
+from sfumato.memory.ledger import held_by
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.banded import decode_banded, encode_banded
 from sfumato.nn.controlnet import ControlNet
@@ -151,6 +151,17 @@ def test_an_upscaler_counts_with_its_tile(pair: Pairs) -> None:
     assert found["weights"] - without["weights"] == 4 * sum(each.numel() for each in network.parameters())
     largest = 288 * 288 * 16 * 64 * 4  # the last map at four times the tile's size
     assert found["running"] > 2 * largest > without["running"]
+    small = Held(model, replace(shape, enlarges=(32, 48)), torch.float32, Beside(upscaler=network)).parts(USUAL)
+    assert small["running"] < found["running"] / 10  # a picture that is smaller than a tile
+
+
+def test_large_tensors_leave_no_holes() -> None:
+    """They are apart from the C library's heap and go back to the system: less of them stays with the process."""
+    sides = (1024, 4 * 1024)  # 16 MiB
+    small = held_by([], lambda: [torch.empty(sides, device="meta") for _ in range(16)])
+    large = held_by([], lambda: torch.empty(16, *sides, device="meta"))
+    assert small.tensors == large.tensors == 16 * 1024 * 4 * 1024 * 4
+    assert large.tensors < large.process < small.process
 
 
 def test_bands_are_counted_and_take_less_than_the_whole() -> None:
@@ -159,7 +170,7 @@ def test_bands_are_counted_and_take_less_than_the_whole() -> None:
         autoencoder = Autoencoder(SD1_AUTOENCODER)
         latent, pixels = torch.empty(1, 4, 128, 128), torch.empty(1, 3, 1024, 1024)
     held = {
-        way: most_held([autoencoder], lambda run=run, given=given: run(autoencoder, given))  # type: ignore[misc]
+        way: held_by([autoencoder], lambda run=run, given=given: run(autoencoder, given)).tensors  # type: ignore[misc]
         for way, run, given in (
             ("whole", Autoencoder.decode, latent),
             ("banded", decode_banded, latent),

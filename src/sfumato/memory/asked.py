@@ -7,6 +7,7 @@ from sfumato.memory.held import Shape
 from sfumato.model import Family
 from sfumato.request import LATENT_UPSCALERS, Request
 from sfumato.request.filling import worked_size
+from sfumato.upscaling import FILTERS
 from sfumato.weights.opened import Opened
 
 
@@ -31,7 +32,9 @@ def shape_of(request: Request, family: Family, start: tuple[int, int] | None) ->
     width, height = worked_size(family.size, request, start)
     guidances = [family.guidance if request.guidance is None else request.guidance]
     encodes = start is not None
+    enlarges = None
     if request.hires is not None:
+        enlarges = None if request.hires.upscaler in (*LATENT_UPSCALERS, *FILTERS) else (width, height)
         width, height = max((width, height), request.hires.size_for(width, height), key=math.prod)
         guidances += [] if request.hires.guidance is None else [request.hires.guidance]
         encodes = encodes or request.hires.upscaler not in LATENT_UPSCALERS
@@ -44,4 +47,5 @@ def shape_of(request: Request, family: Family, start: tuple[int, int] | None) ->
         seen=None if request.windows is None else request.windows.filled(family.size).size,
         prompts=1 + len(request.regions),
         seamless=request.tiling is not None,
+        enlarges=enlarges,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from sfumato.controls.reading import told_task
 from sfumato.controls.steering import Prompting, Steering, steered
 from sfumato.instructed import instructed
 from sfumato.memory.beside import NOTHING, Beside
-from sfumato.memory.ledger import bare, most_held
+from sfumato.memory.ledger import Footprint, bare, held_by
 from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.upscaler import upscale_tiled
 from sfumato.text.encode import Conditioning
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sfumato.memory.plan import Plan
 
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
-SCRATCH = 1.35  # times what is counted: copies in other layouts, pieces between tensors
 CONSTANT = 90 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
 NARROW = 60 << 20  # bytes more where numbers are not float32: wider copies, on processors that need them
 UNITS = 3  # layers whose weights are in memory at once where they stay on the disk
@@ -38,7 +38,8 @@ class Shape:
     """What is drawn: pixels, pictures at once, whether guidance asks twice, and whether a picture is encoded.
 
     `seen` is the side in pixels of what the UNet sees at once, where that is a part of the picture; `prompts` are asked
-    for each picture together; a `seamless` picture goes through the autoencoder whole.
+    for each picture together; a `seamless` picture goes through the autoencoder whole; `enlarges` is the width and
+    height of what a network enlarges before a second pass.
     """
 
     width: int
@@ -49,6 +50,7 @@ class Shape:
     seen: int | None = None
     prompts: int = 1
     seamless: bool = False
+    enlarges: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> int:
@@ -62,19 +64,20 @@ class Held:
     def __init__(self, model: Model, shape: Shape, dtype: torch.dtype, beside: Beside = NOTHING) -> None:
         self._shape, self._dtype, self._beside = shape, dtype, beside
         self._model = model
-        self._counted: dict[tuple[Any, ...], int] = {}
+        self._counted: dict[tuple[Any, ...], Footprint] = {}
 
     def bytes(self, plan: "Plan") -> int:
         """Return the peak of a plan beyond what the process has before."""
         parts = self.parts(plan)
         narrow = 0 if self._dtype is torch.float32 else NARROW
-        return int(parts["weights"] + SCRATCH * parts["running"] + CONSTANT + narrow)
+        return int(parts["weights"] + parts["running"] + CONSTANT + narrow)
 
     def parts(self, plan: "Plan") -> dict[str, int]:
         """Return the bytes of the weights, and of what the networks hold while they run and what becomes a picture."""
-        running = max(self._step(plan.apart), self._autoencoder(plan.tiled_above), self._upscaler())
+        phases = (self._step(plan.apart), self._autoencoder(plan.tiled_above), self._upscaler())
         pictures = self._shape.pixels * 3 * 4 * 4  # float32, while they become bytes
-        return {"weights": self._weights(plan.streams), "running": running + pictures}
+        running = reduce(Footprint.after, phases).beside(Footprint.of([pictures]))
+        return {"weights": self._weights(plan.streams), "running": running.process}
 
     def _weights(self, streams: bool) -> int:
         models = [self._model, *([] if self._beside.refiner is None else [self._beside.refiner])]
@@ -89,7 +92,7 @@ class Held:
         largest = max(each.numel() for network in networks(self._model) for each in network.parameters())
         return size + (sum(own) + 2 * largest) * self._dtype.itemsize
 
-    def _step(self, apart: bool) -> int:
+    def _step(self, apart: bool) -> Footprint:
         """The most of a step of the model, of a step of the refiner, and of looking at the controls' pictures."""
         key = ("step", apart, self._dtype)
         if key not in self._counted:
@@ -97,10 +100,10 @@ class Held:
             found = [count_step(self._model, self._shape, cells, self._dtype, self._beside, apart=apart)]
             if self._beside.refiner is not None:
                 found.append(count_step(self._beside.refiner, self._shape, cells, self._dtype, NOTHING, apart=apart))
-            self._counted[key] = max(found)
+            self._counted[key] = reduce(Footprint.after, found)
         return self._counted[key]
 
-    def _autoencoder(self, tiled_above: int | None) -> int:
+    def _autoencoder(self, tiled_above: int | None) -> Footprint:
         key = ("autoencoder", tiled_above)
         if key not in self._counted:
             model = replace(self._model, tiled_above=tiled_above)
@@ -108,16 +111,17 @@ class Held:
             self._counted[key] = count_autoencoder(model, self._shape, dtype)
         return self._counted[key]
 
-    def _upscaler(self) -> int:
+    def _upscaler(self) -> Footprint:
         """What an upscaler's tile takes beside the whole picture that it makes."""
         if self._beside.upscaler is None:
-            return 0
+            return Footprint()
         key = ("upscaler",)
         if key not in self._counted:
             network = self._beside.upscaler
-            tile = torch.empty(1, 3, UPSCALED, UPSCALED, device="meta")
-            made = most_held([network], lambda: upscale_tiled(network, tile, tile=UPSCALED))
-            self._counted[key] = made + 2 * self._shape.pixels * 3 * 4
+            width, height = self._shape.enlarges or (UPSCALED, UPSCALED)
+            tile = torch.empty(1, 3, min(height, UPSCALED), min(width, UPSCALED), device="meta")
+            made = held_by([network], lambda: upscale_tiled(network, tile, tile=UPSCALED))
+            self._counted[key] = made.beside(Footprint.of([2 * self._shape.pixels * 3 * 4]))
         return self._counted[key]
 
 
@@ -145,8 +149,8 @@ def cells_seen(model: Model, shape: Shape) -> tuple[int, int]:
 
 def count_step(
     model: Model, shape: Shape, cells: tuple[int, int], dtype: torch.dtype, beside: Beside, *, apart: bool
-) -> int:
-    """Return the most bytes that tensors have at once in a step of sampling, and in what control networks see first."""
+) -> Footprint:
+    """Return what tensors hold in a step of sampling, and in what control networks see first."""
     bared = replace(model, unet=bare(model.unet, dtype), apart=apart)
     copies: dict[int, Any] = {id(each): bare(each, dtype) for each in beside.networks}
     steering: list[Steering | Prompting] = []
@@ -171,7 +175,7 @@ def count_step(
             denoise = op.guided(bared, positive, negative, guidance, lambda _: 1.0)
         denoise(x, LEVEL)
 
-    return most_held([bared.unet, *copies.values()], run)
+    return held_by([bared.unet, *copies.values()], run)
 
 
 def words_for(model: Model, shape: Shape, cells: tuple[int, int], dtype: torch.dtype) -> Conditioning:
@@ -191,8 +195,8 @@ def words_for(model: Model, shape: Shape, cells: tuple[int, int], dtype: torch.d
     return Conditioning(context, pooled, size, None if model.family.instructed else concat)
 
 
-def count_autoencoder(model: Model, shape: Shape, dtype: torch.dtype) -> int:
-    """Return the most bytes that the autoencoder's tensors have at once for one picture, in the way that it goes."""
+def count_autoencoder(model: Model, shape: Shape, dtype: torch.dtype) -> Footprint:
+    """Return what the autoencoder's tensors hold for one picture, in the way that it goes."""
     whole = replace(model, tiled_above=shape.pixels) if shape.seamless else model
     way = op.way_of(whole, shape.pixels)
     sides = (shape.height, shape.width)
@@ -204,11 +208,11 @@ def count_autoencoder(model: Model, shape: Shape, dtype: torch.dtype) -> int:
     autoencoder = bare(model.autoencoder, dtype)
     way = "whole" if way == "tiled" else way
     latent = torch.empty(1, model.latent_channels, *cells, dtype=dtype, device="meta")
-    found = most_held([autoencoder], lambda: op.DECODINGS[way](autoencoder, latent))
+    found = held_by([autoencoder], lambda: op.DECODINGS[way](autoencoder, latent))
     if shape.encodes:
         pixels = torch.empty(1, 3, *(cell * model.stride for cell in cells), dtype=dtype, device="meta")
-        found = max(found, most_held([autoencoder], lambda: op.ENCODINGS[way](autoencoder, pixels)))
-    return found + around
+        found = found.after(held_by([autoencoder], lambda: op.ENCODINGS[way](autoencoder, pixels)))
+    return found.beside(Footprint.of([around]))
 
 
 def surely_fits(files: int, shape: Shape, free: int) -> bool:

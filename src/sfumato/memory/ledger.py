@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from sfumato.allocator import HUGE
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -26,12 +29,41 @@ def bare(network: N, dtype: torch.dtype) -> N:
     return copy.deepcopy(network, {**parameters, **buffers})
 
 
-def most_held(networks: Iterable[nn.Module], run: Callable[[], object]) -> int:
-    """Return the most bytes that tensors made in a run have at once; the networks' own are left out."""
+# What stays with a process for tensors that are there at once.
+HOLES = 1.5  # times those in the C library's heap, which keeps what is freed: holes that others do not fit, copies
+COPIES = 1.3  # times those that are too large for it and go back to the system: copies, and the holes of the others
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The most bytes that tensors had at once, and what the process has for them at most."""
+
+    tensors: int = 0
+    process: int = 0
+
+    @classmethod
+    def of(cls, sizes: Iterable[int]) -> "Footprint":
+        """What tensors of so many bytes are together."""
+        sizes = list(sizes)
+        large = sum(size for size in sizes if size >= HUGE)
+        small = sum(sizes) - large
+        return cls(small + large, int(HOLES * small + COPIES * large))
+
+    def beside(self, other: "Footprint") -> "Footprint":
+        """What is held together with something else."""
+        return Footprint(self.tensors + other.tensors, self.process + other.process)
+
+    def after(self, other: "Footprint") -> "Footprint":
+        """What is held when both are run, one after the other."""
+        return Footprint(max(self.tensors, other.tensors), max(self.process, other.process))
+
+
+def held_by(networks: Iterable[nn.Module], run: Callable[[], object]) -> Footprint:
+    """Return what tensors made in a run hold; the networks' own are left out."""
     ledger = Ledger(networks)
     with torch.no_grad(), Numberless(), ledger:
         run()
-    return ledger.most
+    return ledger.footprint
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -42,7 +74,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = (each for network in networks for each in network.parameters())
         self._own = {each.untyped_storage()._cdata for each in own}
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.most = 0
+        self.footprint = Footprint()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
@@ -52,7 +84,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if storage._cdata not in self._own:
                     self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())  # type: ignore[no-untyped-call]
         self._live = {key: each for key, each in self._live.items() if not each[0].expired()}  # type: ignore[no-untyped-call]
-        self.most = max(self.most, sum(size for _, size in self._live.values()))
+        self.footprint = self.footprint.after(Footprint.of(size for _, size in self._live.values()))
         return made
 
 

@@ -132,7 +132,7 @@ class Upsample(nn.Module):
         """[B, C, h, w] to [B, C, 2h, 2w], or to the height and width of `size`."""
         doubled = (2 * x.shape[2], 2 * x.shape[3])
         height, width = size or doubled
-        large = x.shape[2] * x.shape[3] >= self.transposed_from and x.device.type == "cpu"
+        large = x.shape[2] * x.shape[3] >= self.transposed_from and x.device.type in ("cpu", "meta")
         # not where something adds to what the convolution itself returns (nn/lora.py), or pads it in another way
         large = large and type(self.conv) is nn.Conv2d and not self.conv._forward_hooks
         if large and (height, width) == doubled and not torch.is_grad_enabled():
