@@ -6,6 +6,7 @@ the first time; `broken` raises; `full` has no room; `memory` has none either. `
 
 import errno
 import hashlib
+import io
 import json
 import os
 import random
@@ -52,11 +53,10 @@ class Stub:
     def hash(self, request: Request) -> str:
         return HASH
 
-    def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]:
+    def run(self, request: Request, pictures: Mapping[str, bytes], halt: Halt) -> Iterator[Event]:
         assert request.steps and request.width and request.height and request.seed is not None
-        inputs = "".join(
-            hashlib.sha256(Image.open(pictures[id]).tobytes()).hexdigest() for id in (request.image, request.mask) if id
-        )
+        given = [Image.open(io.BytesIO(pictures[id])) for id in (request.image, request.mask) if id]
+        inputs = "".join(hashlib.sha256(each.tobytes()).hexdigest() for each in given)
         wish = None
         for index in range(request.total):
             if wish == "stop":
@@ -76,7 +76,7 @@ class Stub:
             stamp(picture, make_record(request, index, picture, provenance))
             yield Finished(index, request.seed + index, picture, request)
 
-    def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]:
+    def replay(self, picture: Path, pictures: Mapping[str, bytes]) -> dict[str, Any]:
         return {"outcome": "identical", "detail": f"{picture.name} was looked at"}
 
     def trim(self) -> None:

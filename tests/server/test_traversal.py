@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from servers import ADDRESS
 from starlette.testclient import TestClient
 
+from sfumato.server.inside import open_inside
 from sfumato.server.texts import ROLES
 
 API = "/sfumato/v1"
@@ -175,3 +177,48 @@ def test_a_link_that_leads_out_is_not_followed(start: Any, tmp_path: Path, kind:
         assert (answer.status_code, answer.json()["code"]) == (410, "picture.gone")
         assert client.post(f"{API}/jobs", json={"request": {"prompt": "x", "image": id}}).status_code == 422
     assert not any("outside" in path for path in opened)
+
+
+def test_a_link_that_is_put_there_after_the_look_is_not_followed(start: Any, tmp_path: Path) -> None:
+    """Another program swaps file and link, thousands of times, while the file is asked for."""
+    client: TestClient = start()
+    id = upload(client, "red")
+    place = next((tmp_path / "data" / "uploads").glob("*.png"))
+    whole = place.read_bytes()
+    (tmp_path / "outside").write_text(CANARY)
+    over = threading.Event()
+
+    def swap() -> None:
+        aside = tmp_path / "aside"
+        while not over.is_set():
+            aside.symlink_to(tmp_path / "outside")
+            os.replace(aside, place)
+            aside.write_bytes(whole)
+            os.replace(aside, place)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        answers = [client.get(f"{API}/uploads/{id}/file") for _ in range(300)]
+    finally:
+        over.set()
+        swapping.join()
+    assert {answer.status_code for answer in answers} <= {200, 410}
+    assert {answer.content for answer in answers if answer.status_code == 200} == {whole}
+
+
+def test_what_is_opened_is_below_the_folder_and_no_link_pipe_or_folder(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "a").mkdir(parents=True)
+    (home / "a" / "file").write_bytes(b"x")
+    (tmp_path / "secret").write_text(CANARY)
+    (home / "a" / "link").symlink_to(tmp_path / "secret")
+    (home / "b").symlink_to(home / "a")
+    os.mkfifo(home / "a" / "pipe")
+    (tmp_path / "other").symlink_to(home)
+    for folder in (home, tmp_path / "other"):  # the folder itself may be a link
+        with open_inside(folder, folder / "a" / "file") as file:
+            assert file.read() == b"x"
+    for wrong in ("a/link", "b/file", "a/pipe", "a", "a/../../secret", "none"):
+        with pytest.raises(OSError):
+            open_inside(home, home / wrong)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from sfumato.request import ResizeMode, checked_options
 from sfumato.server import gallery
@@ -64,24 +65,28 @@ class Album:
             self.broker.publish("picture", found.model_dump(), found.job)
         return found
 
-    def picture_file(self, id: str, format: str = "png") -> Path:
-        """Where a picture's file lies, with its metadata; other formats than PNG are made when first asked for.
+    def open_picture(self, id: str, format: str = "png") -> BinaryIO:
+        """A picture's file with its metadata, for the caller to close; other formats are made when first asked for.
 
-        Raises Problem 404.
+        Raises Problem 404 or 410.
         """
         with self.database.reading() as connection:
             row = gallery.get_picture(connection, id)
-        path = self.folders.pictures / row["file"]
-        self._check_there(path)
-        return path if format == "png" else self.folders.converted(path, id, format)
+        file = self.folders.open(self.folders.pictures / row["file"])
+        if format == "png":
+            return file
+        with file:
+            return self.folders.open(self.folders.converted(file, id, format))
 
-    def thumbnail(self, id: str, size: int) -> Path:
-        """Where a picture's thumbnail lies; it is made when first asked for. Raises Problem 404."""
-        return self.folders.thumbnail(self.picture_file(id), id, size)
+    def open_thumbnail(self, id: str, size: int) -> BinaryIO:
+        """A picture's thumbnail, for the caller to close; made when first asked for. Raises Problem 404 or 410."""
+        with self.open_picture(id) as file:
+            return self.folders.open(self.folders.thumbnail(file, id, size))
 
-    def picture_bytes(self, id: str) -> bytes:
-        """A picture's PNG, with its metadata."""
-        return self.picture_file(id).read_bytes()
+    def picture_bytes(self, id: str, format: str = "png") -> bytes:
+        """A picture's file, with its metadata. Raises Problem 404 or 410."""
+        with self.open_picture(id, format) as file:
+            return file.read()
 
     def add_upload(self, content: bytes) -> Upload:
         """Keep a picture; its `id` may stand as `image` or `mask` of a request. Raises Problem for what is none."""
@@ -135,8 +140,20 @@ class Album:
         finally:
             made.place.unlink()
 
-    def pixels_file(self, id: str) -> tuple[Path, tuple[int, int]]:
-        """The file of an upload or a picture by its pixels, and its size. Raises Problem 404 or 410."""
+    def open_pixels(self, id: str) -> BinaryIO:
+        """The file of an upload or a picture by its pixels, for the caller to close. Raises Problem 404 or 410."""
+        return self.folders.open(self.pixels_place(id)[0])
+
+    def pixels_bytes(self, id: str) -> bytes:
+        """What is in the file of an upload or a picture by its pixels. Raises Problem 404 or 410."""
+        with self.open_pixels(id) as file:
+            return file.read()
+
+    def pixels_place(self, id: str) -> tuple[Path, tuple[int, int]]:
+        """Where an upload or a picture lies, by its pixels, and its size. Raises Problem 404, and 410 if it does not.
+
+        What is to be read of it is opened by `open_inside`.
+        """
         with self.database.reading() as connection:
             found = connection.execute(
                 "SELECT 'u' AS kind, file, width, height FROM uploads WHERE id = ?1 "
@@ -146,12 +163,8 @@ class Album:
         if found is None:
             raise Problem(404, "upload.unknown", "there is no such picture; upload it first")
         folder = self.folders.uploads if found["kind"] == "u" else self.folders.pictures
-        self._check_there(folder / found["file"])
+        self.folders.open(folder / found["file"]).close()
         return folder / found["file"], (found["width"], found["height"])
-
-    def _check_there(self, path: Path) -> None:
-        if not self.folders.is_own(path):
-            raise Problem(410, "picture.gone", "the picture's file is not there any more")
 
     def check_room(self) -> None:
         if shutil.disk_usage(self.settings.data).free < self.settings.limits.reserve:

@@ -7,8 +7,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from sfumato.server.inside import open_inside
 from sfumato.server.problems import Problem
 from sfumato.weights.writing import flush
 
@@ -50,11 +51,14 @@ class Folders:
         flush(folder)
         return f"{day}/{id}.png"
 
-    def is_own(self, path: Path) -> bool:
-        """Is a file there, in our folder, and no link that leads out of it?"""
-        return path.is_file() and path.resolve().is_relative_to(self.data.resolve())
+    def open(self, path: Path) -> BinaryIO:
+        """A file of ours, which the caller closes. Raises Problem 410 if it is not there, or a link."""
+        try:
+            return open_inside(self.data, path)
+        except OSError:
+            raise Problem(410, "picture.gone", "the picture's file is not there any more") from None
 
-    def thumbnail(self, picture: Path, id: str, size: int) -> Path:
+    def thumbnail(self, picture: BinaryIO, id: str, size: int) -> Path:
         """A WebP within a square of the next power of two above `size`, made when it is first asked for."""
         side = 1 << max(size - 1, 1).bit_length()
         place = self.thumbnails / f"{id}-{side}.webp"
@@ -67,7 +71,7 @@ class Folders:
             self._make(place, lambda aside: small.save(aside, "WEBP", quality=85))
         return place
 
-    def converted(self, picture: Path, id: str, format: str) -> Path:
+    def converted(self, picture: BinaryIO, id: str, format: str) -> Path:
         """The picture as JPEG or WebP, with its metadata, made when it is first asked for."""
         place = self.thumbnails / f"{id}.{format}"
         if not place.is_file():

@@ -330,6 +330,7 @@ class Service(Album):
             "attempt": row["attempt"],
             "request": request,
             "folder": str(self.folders.staging),
+            "data": str(self.folders.data),
             "hash": work.get("hash"),
             "files": work.get("files", []),
             "pictures": {},
@@ -337,7 +338,7 @@ class Service(Album):
         ids = work.get("ids", [])
         for name, id in ids.items() if isinstance(ids, dict) else zip(ids, ids, strict=True):
             try:
-                task["pictures"][name] = str(self.pixels_file(id)[0])
+                task["pictures"][name] = str(self.pixels_place(id)[0])
             except Problem:  # the worker says that it is not there
                 task["pictures"][name] = str(self.folders.staging / id.removeprefix("sha256:"))
         if row["kind"] == "replay":
@@ -370,7 +371,7 @@ class Service(Album):
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _size_of(self, id: str) -> tuple[int, int]:
-        return self.pixels_file(id)[1]
+        return self.pixels_place(id)[1]
 
     def _job(self, row: sqlite3.Row, *, positions: bool = False) -> Job:
         return self._jobs([row], positions=positions)[0]

@@ -1,6 +1,6 @@
 """The process that draws: reads jobs as JSON lines, writes what happens as JSON lines. It may be killed at any moment.
 
-    -> {"draw": id, "attempt": n, "request": {...}, "pictures": {"sha256:...": path}, "folder": path, "hash": ...}
+    -> {"draw": id, "attempt": n, "request": {...}, "pictures": {"sha256:...": path}, "data": path, "folder": path, ...}
     -> {"cancel": id}   {"halt": id, "wish": "skip" | "stop"}
     <- {"hello": {...}}   {"loading": ...}   {"progress": ...}   {"preview": ...}   {"picture": ...}
     <- {"end": "done" | "cancelled" | "failed", "error": {...}}
@@ -10,6 +10,7 @@ decision. Whatever is printed by libraries goes to stderr.
 """
 
 import base64
+import contextlib
 import io
 import json
 import logging
@@ -26,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 from sfumato.events import Event, Finished, Halt, Loading, Preview, Progress
 from sfumato.request import Request
 from sfumato.server.gallery import write_flushed
+from sfumato.server.inside import open_inside
 from sfumato.server.problems import Problem, as_problem
 from sfumato.server.texts import prompt_loras
 
@@ -47,9 +49,9 @@ class Artist(Protocol):
 
     def hash(self, request: Request) -> str: ...
 
-    def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]: ...
+    def run(self, request: Request, pictures: Mapping[str, bytes], halt: Halt) -> Iterator[Event]: ...
 
-    def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]: ...
+    def replay(self, picture: Path, pictures: Mapping[str, bytes]) -> dict[str, Any]: ...
 
     def trim(self) -> None: ...
 
@@ -97,7 +99,7 @@ class Worker:
     def _do(self, job: Mapping[str, Any]) -> None:
         try:
             if job.get("replay"):
-                self.tell(end="done", result=self._artist.replay(Path(job["replay"]), paths(job)))
+                self.tell(end="done", result=self._artist.replay(Path(job["replay"]), pictures_of(job)))
                 return
             self._draw(job)
             self.tell(end="done")
@@ -124,8 +126,11 @@ class Worker:
             )
         check_files(job.get("files", []))
         check_loras(request, job.get("files", []))
+        pictures = pictures_of(job)
+        if len(pictures) < len(job.get("pictures", {})):
+            raise Problem(410, "picture.gone", "a picture that the request names is not there any more")
         due = 0.0
-        for event in self._artist.run(request, paths(job), lambda: self._wishes.pop(job["draw"], None)):
+        for event in self._artist.run(request, pictures, lambda: self._wishes.pop(job["draw"], None)):
             if job["draw"] in self._cancelled:
                 raise Cancelled
             if isinstance(event, Loading):
@@ -166,9 +171,13 @@ def check_loras(request: Request, files: "Sequence[tuple[Kind, str, str | None]]
             )
 
 
-def paths(job: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of the pictures that a request names."""
-    return {name: Path(place) for name, place in job.get("pictures", {}).items()}
+def pictures_of(job: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of the pictures that a request names, as far as they are there and are no links."""
+    found = {}
+    for name, place in job.get("pictures", {}).items():
+        with contextlib.suppress(OSError), open_inside(Path(job["data"]), Path(place)) as file:
+            found[name] = file.read()
+    return found
 
 
 def written(event: Finished, folder: Path, name: str) -> dict[str, Any]:
@@ -238,7 +247,7 @@ class EngineArtist:
 
         return digest(self._engine.model(request.model, request.vae, prediction=request.prediction).hashes)
 
-    def run(self, request: Request, pictures: Mapping[str, Path], halt: Halt) -> Iterator[Event]:
+    def run(self, request: Request, pictures: Mapping[str, bytes], halt: Halt) -> Iterator[Event]:
         """The events of a request whose pictures are named by their pixels."""
         if not self._engine.is_loaded(request.model, request.vae, request.prediction):
             yield Loading(request.model or "the embedded model")
@@ -249,7 +258,7 @@ class EngineArtist:
             halt=halt,
         )
 
-    def replay(self, picture: Path, pictures: Mapping[str, Path]) -> dict[str, Any]:
+    def replay(self, picture: Path, pictures: Mapping[str, bytes]) -> dict[str, Any]:
         """Make a picture again and say what came of it."""
         from sfumato.replay import replay
 

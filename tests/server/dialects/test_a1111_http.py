@@ -107,7 +107,7 @@ def test_a_mask_may_be_drawn_on_transparency_and_is_rounded(start: Any) -> None:
         encoded = base64.b64encode(content.getvalue()).decode()
         post(client, "img2img", init_images=[picture()], mask=encoded, prompt="x", steps=1, width=64, height=64)
         (job,) = client.service.jobs(limit=1)[0]
-        seen.append(Image.open(client.service.pixels_file(job.request["mask"])[0]))
+        seen.append(Image.open(client.service.pixels_place(job.request["mask"])[0]))
     for mask in seen:
         assert mask.mode == "L"
         assert set(mask.tobytes()) == {0, 255}

@@ -74,7 +74,7 @@ def job_of(client: TestClient) -> Any:
 
 
 def pixels_of(client: TestClient, id: str) -> Image.Image:
-    return Image.open(client.service.pixels_file(id)[0])  # type: ignore[attr-defined]
+    return Image.open(client.service.pixels_place(id)[0])  # type: ignore[attr-defined]
 
 
 def test_an_edit_repaints_what_its_mask_leaves_transparent(client: TestClient) -> None:

@@ -116,7 +116,7 @@ class A1111:
         upload = self._service.add_upload(decode_picture(field, text))
         if name != "mask":
             return upload.id
-        file = self._service.pixels_file(upload.id)[0].read_bytes()
+        file = self._service.pixels_bytes(upload.id)
         made = where_drawn(file, rounded=rounded)
         return upload.id if made is None else self._service.add_upload(made).id
 
@@ -124,7 +124,7 @@ class A1111:
         self, job: Job, order: Order, body: Mapping[str, Any], catalogue: Catalogue, *, img2img: bool
     ) -> dict[str, Any]:
         kind = FORMATS[str(order.options["samples_format"]).lower()]
-        files = [self._service.picture_file(picture.id, kind).read_bytes() for picture in job.pictures]
+        files = [self._service.picture_bytes(picture.id, kind) for picture in job.pictures]
         return answer(job, files, order, body, catalogue, img2img=img2img)
 
     # --- the running job --------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class A1111:
 
     def _extra(self, text: object, body: Mapping[str, Any], field: str) -> tuple[bytes, str]:
         upload = self._service.add_upload(decode_picture(field, text))
-        file = self._service.pixels_file(upload.id)[0].read_bytes()
+        file = self._service.pixels_bytes(upload.id)
         return upscaled(file, body, upload.metadata.text if upload.metadata else "")
 
     async def interrogate(self, request: HttpRequest) -> None:

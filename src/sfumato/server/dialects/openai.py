@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request as HttpRequest
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from sfumato.errors import RequestError, SfumatoError
@@ -15,6 +15,7 @@ from sfumato.server.dialects.masks import where_transparent, without_alpha
 from sfumato.server.dialects.openai_answers import error, images, model
 from sfumato.server.dialects.openai_lowering import Endpoint, Order, as_openai, lower, wrong
 from sfumato.server.dialects.openai_stream import stream
+from sfumato.server.opened import OpenedFile
 from sfumato.server.problems import Problem, as_problem, check_drawn
 from sfumato.server.service import Service
 from sfumato.server.values import Job
@@ -113,7 +114,7 @@ class OpenAI:
                 upload = self._service.add_upload(content)
             except Problem as problem:
                 raise wrong(name, f"Invalid image: {problem.detail}", "invalid_image") from problem
-            kept = self._service.pixels_file(upload.id)[0].read_bytes()
+            kept = self._service.pixels_bytes(upload.id)
             mask = where_transparent(kept)
             if name == "mask":
                 if mask is None:
@@ -165,8 +166,8 @@ class OpenAI:
         id, _, suffix = request.path_params["name"].rpartition(".")
         if suffix not in SUFFIXES:
             raise Problem(404, "picture.unknown", "there is no such picture")
-        path = await asyncio.to_thread(self._service.picture_file, id, SUFFIXES[suffix])
-        return FileResponse(path, media_type=f"image/{SUFFIXES[suffix]}")
+        file = await asyncio.to_thread(self._service.open_picture, id, SUFFIXES[suffix])
+        return OpenedFile(file, media_type=f"image/{SUFFIXES[suffix]}")
 
     async def models(self, request: HttpRequest) -> Response:
         """The models that can be named."""

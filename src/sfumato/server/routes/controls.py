@@ -89,7 +89,7 @@ def preprocessors() -> Preprocessors:
 @router.post("/preprocess", response_class=Response, responses=PNG)
 def preprocess(service: Asked, body: Sight) -> Response:
     """What a control network would see of a picture."""
-    file, own = service.pixels_file(body.image)
+    content, own = service.pixels_bytes(body.image), service.pixels_place(body.image)[1]
     size = (body.width or own[0], body.height or own[1])
-    made = service.seen(file.read_bytes(), body.preprocessor, body.options, size=size, resize=body.resize)
+    made = service.seen(content, body.preprocessor, body.options, size=size, resize=body.resize)
     return Response(made, media_type="image/png", headers={"Cache-Control": "no-store"})

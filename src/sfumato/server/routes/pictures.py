@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 from pydantic import Field
 from starlette.datastructures import UploadFile
 
+from sfumato.server.opened import OpenedFile
 from sfumato.server.problems import Problem
 from sfumato.server.routes.parts import PROBLEMS, Asked, Client, Cursor, Limit, Responses, Search, place
 from sfumato.server.values import Job, Picture, Reading, Upload, Value
@@ -101,10 +102,9 @@ def file(
     service: Asked, id: str, download: bool = False, format: Literal["png", "jpeg", "webp"] = "png"
 ) -> FileResponse:
     """The picture's file, with its metadata."""
-    path = service.picture_file(id, format)
     name = f"{id}.{'jpg' if format == 'jpeg' else format}"
-    return FileResponse(
-        path,
+    return OpenedFile(
+        service.open_picture(id, format),
         media_type=f"image/{format}",
         headers=FOREVER,
         filename=name,
@@ -115,7 +115,7 @@ def file(
 @router.get("/pictures/{id}/thumbnail", response_class=FileResponse, responses=IMAGE)
 def thumbnail(service: Asked, id: str, size: Annotated[int, Query(ge=16, le=1024)] = 256) -> FileResponse:
     """A small picture of it: within a square of the next power of two above `size`."""
-    return FileResponse(service.thumbnail(id, size), media_type="image/webp", headers=FOREVER)
+    return OpenedFile(service.open_thumbnail(id, size), media_type="image/webp", headers=FOREVER)
 
 
 @router.post("/uploads", status_code=201, openapi_extra=BODY)
@@ -128,8 +128,7 @@ async def upload(service: Asked, request: Request) -> Upload:
 @router.get("/uploads/{id}/file", response_class=FileResponse, responses=IMAGE)
 def upload_file(service: Asked, id: str) -> FileResponse:
     """A picture that was handed in, as PNG; or one of the gallery, by its pixels."""
-    path, _ = service.pixels_file(id)
-    return FileResponse(path, media_type="image/png", headers=FOREVER)
+    return OpenedFile(service.open_pixels(id), media_type="image/png", headers=FOREVER)
 
 
 @router.post("/read", openapi_extra=BODY)
