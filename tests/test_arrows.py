@@ -56,8 +56,10 @@ ARROWS: dict[str, set[str]] = {
         "memory": "allocator model nn weights operations instructed controls guides upscaling text request images",
         "devices": "",
         "named": "controls memory model request upscaling weights",  # opened, and not read
-        "engine": "named devices admission guides upscaling job wording memory controls text.words generation diffusion"
-        " events weights request images model",
+        "kept": "controls devices model request weights",  # what an engine is made of: its models,
+        "planning": "kept images memory request text.words weights",  # and how they fit into the memory
+        "engine": "planning named admission guides job wording memory text.words generation diffusion events weights"
+        " request images model",
         "replay": "request text.words engine generation job events metadata images model",
         # after how many steps a picture's are replayed on CUDA
         "speed": "operations model diffusion nn",

@@ -1,0 +1,182 @@
+"""The models that an engine keeps in memory, and how they come there and go: on which device, in which precision."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sfumato.controls.reading import control_names
+from sfumato.devices import choose_device, choose_dtype
+from sfumato.errors import ModelNotFoundError
+from sfumato.model import Model
+from sfumato.request import Embedding, Lora, Request
+from sfumato.weights.controls import control_file, is_made_of_unet, with_controls
+from sfumato.weights.embeddings import locate_embedding, with_embeddings
+from sfumato.weights.image_prompts import prompter_files, with_image_prompts
+from sfumato.weights.load import embedded, hollow, open_model, read, with_autoencoder
+from sfumato.weights.lora import locate_lora, with_loras
+from sfumato.weights.opened import Opened
+from sfumato.weights.streamed import read_streamed
+
+
+def state_of(path: Path) -> "FileState":
+    """What shows that a file is still the same: its path, size and time of change."""
+    state = path.stat()
+    return path, state.st_size, state.st_mtime_ns
+
+
+def embedded_name() -> str | None:
+    """The name of the model in the package, by which its pictures call it; None if this build has none."""
+    try:
+        return embedded().name
+    except ModelNotFoundError:
+        return None
+
+
+FileState = tuple[Path, int, int]
+"""A file, its size and its time of change."""
+
+ChangeKey = tuple[bool | tuple[Lora | Embedding, FileState], ...]
+"""LoRAs and embeddings, and the states of their files; before them whether unmatched tensors are allowed."""
+
+
+@dataclass(frozen=True)
+class KeptControl:
+    """A control network that was read for a model, and the states of its files."""
+
+    base: Model
+    states: tuple[FileState, ...]
+    network: nn.Module
+
+
+ModelKey = tuple[str | None, str | None, str | None]
+"""Names of a model and of another autoencoder, and what it predicts."""
+
+
+class Kept:
+    """The part of an engine that is about models: it keeps those that it used last."""
+
+    def __init__(self, device: str | None = None, dtype: str | None = None, *, keep: int = 1) -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        if self.device.type == "cuda" and self.dtype is torch.float32:
+            # else convolutions have TF32's ten bits, and pictures differ from a CPU's by more than a level
+            torch.backends.cudnn.allow_tf32 = False
+        self._keep = keep
+        self._models: OrderedDict[ModelKey, Model] = OrderedDict()
+        self._opened: dict[ModelKey, Opened] = {}
+        self._streamed: set[ModelKey] = set()
+        self._changed: tuple[Model, ChangeKey, Model] | None = None
+        self._controls: dict[str, KeptControl] = {}
+
+    def is_loaded(self, name: str | None = None, vae: str | None = None, prediction: str | None = None) -> bool:
+        """Is this model in memory?"""
+        return (name, vae, prediction) in self._models
+
+    def model(
+        self,
+        name: str | None = None,
+        vae: str | None = None,
+        loras: Sequence[Lora] = (),
+        embeddings: Sequence[Embedding] = (),
+        *,
+        allow_unmatched: bool = False,
+        prediction: str | None = None,
+    ) -> Model:
+        """The model of a name, loaded now if it has to be; the embedded one without a name. Errors: `load`'s.
+
+        `prediction` says what it predicts where its files do not.
+
+        With LoRAs or embeddings it is a second one, which shares with the first what they do not change; the last such
+        is kept, for as long as their files stay as they are. `allow_unmatched` is that of `with_loras`.
+        """
+        key: ChangeKey = (  # what is not there is told early
+            *((lora, state_of(locate_lora(lora.name))) for lora in loras),
+            *((each, state_of(locate_embedding(each.name))) for each in embeddings),
+        )
+        base = self._base(name, vae, prediction)
+        if not key:
+            return base
+        known = (allow_unmatched, *key)
+        if self._changed is None or self._changed[0] is not base or self._changed[1] != known:
+            self._changed = None  # let go before another is made
+            streamed = (name, vae, prediction) in self._streamed
+            merged = with_loras(base, loras, allow_unmatched=allow_unmatched, beside=streamed)
+            self._changed = (base, known, with_embeddings(merged, embeddings))
+        return self._changed[2]
+
+    def _with_controls(self, model: Model, base: Model, request: Request) -> Model:
+        """The model with the networks that controls and image prompts name; those of the last call are kept."""
+        controls = control_names(request)
+        states: dict[str, tuple[FileState, ...]] = {name: (state_of(control_file(name)),) for name in controls}
+        states |= {each.network: tuple(map(state_of, prompter_files(each))) for each in request.image_prompts}
+        kept = {
+            name: found
+            for name, found in self._controls.items()
+            if (found.base is base or found.base is model) and found.states == states.get(name)
+        }
+        self._controls = kept  # the others are let go before new ones are read
+        known = {name: found.network for name, found in kept.items()}
+        steered = with_image_prompts(with_controls(model, controls, known), request.image_prompts, known)
+        self._controls = {
+            # what is made of the UNet's own weights goes with the LoRAs that are in them
+            name: KeptControl(
+                model if name in controls and is_made_of_unet(name) else base, state, steered.controls[name]
+            )
+            for name, state in states.items()
+        }
+        return steered
+
+    def _base(self, name: str | None, vae: str | None, prediction: str | None = None, *, beside: int = 0) -> Model:
+        key = (name, vae, prediction)
+        if key not in self._models:
+            while len(self._models) >= max(self._keep, 1 + beside):  # the oldest goes first
+                self._models.popitem(last=False)
+                self._changed = None
+                self._controls = {}
+            self._streamed &= set(self._models)
+            opened = self._opened.pop(key, None) or self._open(*key)
+            self._models[key] = read(opened, self._called(name, opened), self.device, self.dtype)
+        self._models.move_to_end(key)
+        return self._models[key]
+
+    def _headers(self, request: Request) -> dict[ModelKey, Opened]:
+        """What a request's models are, of those that are not in memory; the loading takes it."""
+        keys: list[ModelKey] = [(request.model, request.vae, request.prediction)]
+        keys += [] if request.refiner is None else [(request.refiner.model, None, None)]
+        return {each: self._open(*each) for each in keys if each not in self._models}
+
+    def _hollow(self, key: ModelKey) -> Model:
+        return self._models.get(key) or hollow(self._opened[key], key[0] or "the embedded model")
+
+    def _stream(self, key: ModelKey, dtype: torch.dtype) -> None:
+        opened = self._opened.pop(key, None) or self._open(*key)
+        self._models[key] = read_streamed(opened, self._called(key[0], opened), dtype)
+        self._streamed.add(key)
+
+    def _open(self, name: str | None, vae: str | None, prediction: str | None) -> Opened:
+        place = None if name is None or name == embedded_name() else name
+        return with_autoencoder(open_model(place, prediction=prediction), vae)
+
+    def _called(self, name: str | None, opened: Opened) -> str:
+        return opened.path.name if name is None or name == embedded_name() else name
+
+    def _drop(self, key: ModelKey) -> None:
+        """Lets go of a model, and of others until there is room for one more."""
+        self._models.pop(key, None)
+        while len(self._models) >= self._keep:
+            self._models.popitem(last=False)
+        self._changed, self._controls = None, {}
+        self._streamed &= set(self._models)
+
+    def forget(self) -> None:
+        """Drops all models from memory, and gives a GPU's back to other programs."""
+        self._models.clear()
+        self._streamed.clear()
+        self._changed = None
+        self._controls = {}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,0 +1,129 @@
+"""What an engine does so that a request fits into the memory that it may take."""
+
+import logging
+from collections.abc import Collection, Mapping
+
+import torch
+
+from sfumato.images import NO_PICTURES, Pictures, PictureSource
+from sfumato.kept import Kept, ModelKey
+from sfumato.memory import (
+    TILE,
+    Plan,
+    available,
+    bytes_of,
+    checked_budget,
+    files_beside,
+    make_plan,
+    networks,
+    open_beside,
+    picture_size,
+    readable_size,
+    resident,
+    shape_of,
+    size_of,
+    surely_fits,
+)
+from sfumato.request import Lora, Request
+from sfumato.request.said import Said
+from sfumato.text.words import AS_WRITTEN, named_loras
+from sfumato.weights.streamed import can_stream
+
+log = logging.getLogger(__name__)
+
+
+class Planning(Kept):
+    """The part of an engine that is about memory."""
+
+    def __init__(
+        self, device: str | None = None, dtype: str | None = None, *, keep: int = 1, memory: str = "auto"
+    ) -> None:
+        self.memory = checked_budget(memory)
+        super().__init__(device, dtype, keep=keep)
+
+    def plan(
+        self,
+        request: Request,
+        *,
+        image: PictureSource | None = None,
+        mask: PictureSource | None = None,
+        pictures: Pictures = NO_PICTURES,
+        said: Mapping[int, Said] = AS_WRITTEN,
+    ) -> Plan | None:
+        """How a request is run in the memory that it may take, and what it will take in all; nothing is loaded.
+
+        None on a GPU, and where the system does not tell what is free. `said` are the prompts as they were filled in.
+        Raises MemoryLimitError, PictureError for a start picture that cannot be read, and the errors of files that it
+        names.
+        """
+        self._opened = self._headers(request)
+        start, masked = picture_size(request, image, pictures), mask is not None or request.mask is not None
+        return self._plan(request, start, said, masked=masked, surely=True)
+
+    def _plan(
+        self,
+        request: Request,
+        start: tuple[int, int] | None,
+        said: Mapping[int, Said],
+        *,
+        masked: bool,
+        surely: bool = False,
+    ) -> Plan | None:
+        """As `plan`; unless it has to be told `surely`, None too where so much is free that nothing is counted."""
+        key = (request.model, request.vae, request.prediction)
+        other = None if request.refiner is None else (request.refiner.model, None, None)
+        free = available()
+        if self.device.type != "cpu" or (free is None and self.memory == "auto"):
+            return None
+        keys = [key] if other is None else [key, other]
+        family = self._models[key].family if key in self._models else self._opened[key].family
+        shape = shape_of(request, family, start)
+        if key in self._models and key in self._streamed:  # as it was loaded, whatever is free by now
+            return Plan(self._models[key].dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
+        loras = named_loras(request, said)
+        if not surely and self.memory == "auto" and surely_fits(self._files(request, key, loras), shape, free or 0):
+            return None
+        model, *refiner = (self._hollow(each) for each in keys)
+        repaints = masked or request.outpaint is not None
+        beside = open_beside(request, model, list(loras), refiner[0] if refiner else None, masked=repaints)
+        going = self._going(key, other)
+        return make_plan(
+            model,
+            shape,
+            self.dtype or torch.float32,
+            self.memory,
+            here=max(resident() - going, 0),
+            available=(free or 0) + going,
+            beside=beside,
+        )
+
+    def _going(self, key: ModelKey, other: ModelKey | None) -> int:
+        """The bytes of the weights in memory that are the request's own, or are let go of before it is run."""
+        others = [each for each in self._models if each not in (key, other)]  # the oldest first
+        if key not in self._models:
+            others = others[len(others) - min(self._keep - 1, len(others)) :]
+        every = [network for model in self._models.values() for network in networks(model)]
+        every += [each.network for each in self._controls.values()]
+        every += [] if self._changed is None else networks(self._changed[2])
+        return bytes_of(every) - bytes_of(network for each in others for network in networks(self._models[each]))
+
+    def _files(self, request: Request, key: ModelKey, loras: Collection[Lora]) -> int:
+        """The bytes of the files of what is not in memory yet; where LoRAs change a model, its own a second time."""
+        size = sum(map(size_of, self._opened.values())) + files_beside(request, loras)
+        if not loras:
+            return size
+        return size + (bytes_of(networks(self._models[key])) if key in self._models else size_of(self._opened[key]))
+
+    def _prepare(self, plan: Plan, request: Request) -> None:
+        """Loads what a plan leaves on the disk, and says what it does that nobody asked for."""
+        key = (request.model, request.vae, request.prediction)
+        if plan.saves and key not in self._streamed:
+            level = logging.WARNING if self.memory == "auto" else logging.INFO
+            log.log(level, "to fit into the memory (%s in all): %s", readable_size(plan.peak), plan.saves)
+        if not plan.streams or not can_stream(self.device):
+            return
+        if key not in self._streamed:
+            self._drop(key)
+            self._stream(key, plan.dtype)
+        if request.refiner is not None and (other := (request.refiner.model, None, None)) not in self._streamed:
+            self._stream(other, plan.dtype)
