@@ -49,7 +49,7 @@ def test_who_waits_for_what_is_not_known_yet_is_told_when_the_server_stops(setti
     started = time.monotonic()
     service.stop()
     waits.join()
-    assert told == ["starting"]
+    assert told == ["stopping"]
     assert time.monotonic() - started < 10  # and not when the child is done
 
 

@@ -35,6 +35,9 @@ def stop_at_random(data: Path, moments: int) -> None:
     refused: list[float] = []
     ends: dict[bool, list[float]] = {False: [], True: []}
     share = Share()
+    first = Running(data)  # learns what models there are, which the others are told to stop before
+    acknowledged.add(first.http.post("/jobs", json={"request": {"prompt": "first", "steps": 1}}).json()["id"])
+    assert first.stop() == 0
     for moment in range(moments):
         server = Running(data, limits={"stop": STOP})
         over = threading.Event()

@@ -70,6 +70,10 @@ class Catalogue:
         with self._describing:  # whoever was in it has left
             return
 
+    def _check_open(self) -> None:
+        if self._over:
+            raise Problem(503, "stopping", "the server is stopping; try again later", retry_after=10)
+
     def known(self) -> dict[str, Known]:
         """What can be named, looked at anew every second."""
         looked, found = self._known
@@ -100,6 +104,7 @@ class Catalogue:
             self.describe([wanted], seconds or self._settings.limits.describe)
             card = self._fresh(known[wanted])
         if card is None:
+            self._check_open()
             raise Problem(503, "model.unread", f"{wanted} is still being read; try again", retry_after=5)
         if "problem" in card:
             raise Problem(409, "model.unusable", f"{wanted} cannot draw: {card['problem']}", field="model")
@@ -115,6 +120,7 @@ class Catalogue:
         with self._news:
             self._news.wait_for(lambda: self._samplers is not None or self._over, seconds)
             if self._samplers is None:
+                self._check_open()
                 raise Problem(503, "starting", "the server is still starting; try again", retry_after=3)
             return self._samplers
 
