@@ -77,7 +77,7 @@ class Planning(Kept):
             return None
         keys = [key] if other is None else [key, other]
         family = self._models[key].family if key in self._models else self._opened[key].family
-        shape = shape_of(request, family, start)
+        shape = shape_of(request, family, start, said)
         if key in self._models and key in self._streamed:  # as it was loaded, whatever is free by now
             return Plan(self._models[key].dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
         loras = named_loras(request, said)

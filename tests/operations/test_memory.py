@@ -21,6 +21,7 @@ from sfumato.generation import generate
 from sfumato.memory import Held, Plan, Shape, make_plan, parse_size, resident, shape_of
 from sfumato.model import Model
 from sfumato.request import Request
+from sfumato.request.said import Said
 from sfumato.weights.families import SD15
 from sfumato.weights.load import hollow, load, open_model
 from sfumato.weights.places import home
@@ -200,6 +201,9 @@ def test_an_engine_with_little_memory_draws_and_refuses_before_it_loads(pair: Pa
             Shape(512, 512, prompts=3),
         ),
         ({"tiling": "x"}, None, Shape(512, 512, seamless=True)),
+        ({"prompt": ("a cat", "a cat AND a dog :0.5 AND rain")}, None, Shape(512, 512, prompts=3)),
+        ({"prompt": "a cat", "hires": {"prompt": "a cat AND a dog"}}, None, Shape(1024, 1024, prompts=2)),
+        ({"prompt": "a cat AND a dog", "dialect": "plain"}, None, Shape(512, 512)),
         ({"hires": 2, "windows": True, "count": 3, "batch": 2}, None, Shape(1024, 1024, batch=2, seen=512)),
     ],
 )
@@ -207,6 +211,23 @@ def test_what_is_counted_is_the_larger_pass_at_the_size_that_is_drawn(
     changes: dict[str, object], start: tuple[int, int] | None, shape: Shape
 ) -> None:
     assert shape_of(Request(**changes), SD15, start) == shape  # type: ignore[arg-type]
+
+
+def test_prompts_that_and_joins_are_counted_as_the_network_is_asked(pair: Pairs) -> None:
+    """All of a picture's prompts and the negative one in one call, also where guidance is in two."""
+    model = pair("sd1").ours
+    for apart in (False, True):
+        with recorded(model.unet) as calls:
+            generate(replace(model, apart=apart), replace(REQUEST, prompt="a AND b AND c", steps=1), metadata=False)
+        assert calls == [4, 1][: 1 + apart]
+    joined, four = (
+        Held(model, Shape(512, 512, guided=False, **more), torch.float32)._step(False)
+        for more in ({"prompts": 3}, {"batch": 4})
+    )
+    assert joined == four
+    assert Held(model, Shape(512, 512, prompts=3), torch.float32)._step(True) == four
+    said = {0: Said("a AND b"), 1: Said("a")}
+    assert shape_of(replace(REQUEST, prompt="__any__"), SD15, None, said).prompts == 2
 
 
 def test_a_picture_that_is_handed_over_counts_with_its_size(pair: Pairs, tmp_path: Path) -> None:

@@ -163,12 +163,14 @@ def count_step(
         pixels = torch.empty(len(prompt.images), 3, *(prompter.encoder.config.image_size,) * 2, device="meta")
         always_told = replace(prompt, start=0.0, end=1.0, weight=1.0)
         steering.append(Prompting(always_told, copies[id(prompter)], pixels))
-    told = words_for(bared, shape, cells, dtype)
+    # several prompts are asked in one call with the negative one, also where guidance is in two
+    joined = shape.prompts > 1
+    told = words_for(bared, shape.batch * (shape.prompts + joined), cells, dtype)
     x = torch.empty(len(told), model.latent_channels, *cells, device="meta")
 
     def run() -> None:
         positive, negative = steered(told, told, steering, [LEVEL, 0.0])
-        guidance = op.Guidance(scale=2.0 if shape.guided else 1.0)
+        guidance = op.Guidance(scale=2.0 if shape.guided and not joined else 1.0)
         if model.family.instructed:
             denoise = instructed(bared, (positive, negative), x[:1], guidance, 2.0, lambda _: 1.0)
         else:
@@ -178,10 +180,9 @@ def count_step(
     return held_by([bared.unet, *copies.values()], run)
 
 
-def words_for(model: Model, shape: Shape, cells: tuple[int, int], dtype: torch.dtype) -> Conditioning:
+def words_for(model: Model, count: int, cells: tuple[int, int], dtype: torch.dtype) -> Conditioning:
     """Return what a batch is told, without numbers: the words, and what else the UNet sees beside the latent."""
     config = model.unet.config
-    count = shape.batch * shape.prompts
     context = torch.empty(count, WORDS, config.cross_attention_dim, dtype=dtype, device="meta")
     pooled: Tensor | None = None
     size: Tensor | None = None
