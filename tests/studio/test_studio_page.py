@@ -1,4 +1,7 @@
-"""The page as such: nobody is kept out, it is there at once, it asks for the token, it works by keys and on phones."""
+"""The page as such: nobody is kept out, it is there at once, it asks for the token, it works by keys and on phones.
+
+How fast it is, is told in the processor's time of its main thread, which is the same on a busy machine.
+"""
 
 import re
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from studio_flows import PHONE, QUICK, draw, result
+from studio_flows import PHONE, QUICK, MainThread, draw, result
 
 SCREENS = ("create", "canvas", "history", "queue", "models")
 
@@ -84,35 +87,42 @@ def test_nothing_moves_while_a_picture_is_drawn_and_keys_are_heard(server: Any, 
     expect(page.get_by_role("button", name="a red house on green grass")).to_be_visible()
     page.evaluate(
         """() => {
-            window.shifts = []; window.waits = []
+            window.shifts = []
             new PerformanceObserver(list => list.getEntries().forEach(entry => {
                 if (!entry.hadRecentInput) window.shifts.push(entry.value)
             })).observe({ type: 'layout-shift', buffered: false })
-            new PerformanceObserver(list => list.getEntries().forEach(entry => window.waits.push(
-                entry.processingEnd - entry.startTime
-            ))).observe({ type: 'event', durationThreshold: 16, buffered: false })
         }"""
     )
+    thread = MainThread(page)
     draw(page, "a yellow star at night")
     expect(page.get_by_role("region", name="Result").get_by_text("Step")).to_contain_text("of 60")
     page.get_by_label("Without").click()
-    page.keyboard.type("a large green tree on the left", delay=20)
+    words = "a large green tree on the left"
+    before = thread.time()
+    page.keyboard.type(words, delay=20)
+    pressed = (thread.time() - before) / len(words)
     result(page, "a yellow star at night")
+    print(f"a key while a job runs: {1000 * pressed:.0f} ms of the main thread")
     assert sum(page.evaluate("window.shifts")) < 0.1  # what is called good
-    waits = sorted(page.evaluate("window.waits"))
-    assert not waits or waits[len(waits) // 2] < 100  # ms from a key to the end of what it does, the median
+    assert pressed < 0.1
 
 
 def test_the_page_is_there_at_once_and_asks_nobody_else(server: Any, tab: Any) -> None:
     page = tab(server)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
+    thread = MainThread(page)
+    before = thread.time()
     page.reload()
     expect(page.get_by_role("button", name="a red house on green grass")).to_be_visible()
+    worked = thread.time() - before
     assert all(url.startswith((server.address, "data:", "blob:")) for url in asked)
     assert sum(url.endswith("/events") or "/events?" in url for url in asked) == 1
     painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    assert painted < 3000  # ms; under 1 s where nothing else runs
+    print(
+        f"first paint after {painted:.0f} ms; until the examples stand there {1000 * worked:.0f} ms of the main thread"
+    )
+    assert worked < 1.0  # s of a processor, which is what one waits for where nothing else runs
 
 
 def test_the_policy_of_the_page_allows_nothing_inline(server: Any, tab: Any) -> None:
