@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest --numproce
 
 RUNS := runs/embedded
 ASSEMBLE := $(BIN)/sfumato models assemble $(RUNS)/decoder/export $(RUNS)/text/export
-LAST := $(RUNS)/decoder/export $(RUNS)/text-further/export $(RUNS)/unet-last/export
+WITH := $(BIN)/sfumato models assemble $(RUNS)/decoder/export $(RUNS)/text-further/export
 DEFAULTS := --title "the drawn world" --size 128 --steps 20 --guidance 2.5 --overwrite
 
 .PHONY: demo test test-all check format embedded bench clean
@@ -56,10 +56,13 @@ embedded: $(VENV)/.run
 	$(BIN)/sfumato train text configs/embedded/text-further.toml --resume
 	$(BIN)/sfumato train unet configs/embedded/unet-natural.toml --resume
 	$(BIN)/sfumato train unet configs/embedded/unet-last.toml --resume
-	$(BIN)/sfumato models assemble $(LAST) $(DEFAULTS) --output $(RUNS)/model-last
+	$(WITH) $(RUNS)/unet-last/export $(DEFAULTS) --output $(RUNS)/model-last
 	$(BIN)/sfumato train inpainting configs/embedded/inpainting-last.toml --resume
-	$(BIN)/sfumato models assemble $(LAST) $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
-		--companion $(RUNS)/inpainting-last/export/inpainting.safetensors
+	$(BIN)/sfumato train unet configs/embedded/unet-unseen.toml --resume
+	$(WITH) $(RUNS)/unet-unseen/export $(DEFAULTS) --output $(RUNS)/model-unseen
+	$(BIN)/sfumato train inpainting configs/embedded/inpainting-unseen.toml --resume
+	$(WITH) $(RUNS)/unet-unseen/export $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
+		--companion $(RUNS)/inpainting-unseen/export/inpainting.safetensors
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

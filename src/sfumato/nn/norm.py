@@ -23,10 +23,14 @@ class GroupNorm(nn.GroupNorm):
         if slow and torch.is_grad_enabled() and not torch.compiler.is_compiling():  # which writes a kernel of its own
             return _GroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)  # type: ignore[no-any-return, no-untyped-call]
         half = x.dtype in (torch.float16, torch.bfloat16) and x.device.type == "cuda"
-        large = x[0].numel() >= LARGE * self.num_groups and (len(x) == 1 or x.is_contiguous())
-        if half and large and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if half and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and self._is_large(x):
             return by_channels(x, self.num_groups, self.weight, self.bias, self.eps)
         return super().forward(x)
+
+    def _is_large(self, x: Tensor) -> bool:
+        """Is this a map that `by_channels` takes, and faster?"""
+        taken = x.ndim == 4 and (len(x) == 1 or x.is_contiguous())
+        return taken and x.numel() >= LARGE * self.num_groups * len(x)
 
 
 def by_channels(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

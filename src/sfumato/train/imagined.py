@@ -47,13 +47,15 @@ Encode = Callable[[list[str]], Tensor]
 class ImaginedConfig:
     """`count` composed pictures take the place of so large a `share` of the samples; `seed` is that of their scenes.
 
-    `others` is the number of other kinds from which it is learnt what the colour adds; `itself` is how much of what the
+    `others` is the number of other kinds from which it is learnt what the colour adds, and `colour` how many times that
+    is added: at 1 what independence says, above it colours are purer and kinds vaguer. `itself` is how much of what the
     network says of the pair itself, from 0 to 1, is in the composition.
     """
 
     share: float
     count: int = 192
     others: int = 1
+    colour: float = 1.0
     itself: float = 0.0
     steps: int = 20
     guidance: float = 2.5
@@ -87,6 +89,8 @@ def read_imagined(config: TrainConfig) -> ImaginedConfig | None:
         raise ConfigError(f"imagined.share is {settings.share}; it is a share above 0 and at most 1.")
     if not 1 <= settings.others <= MOST_OTHERS:
         raise ConfigError(f"imagined.others is {settings.others}; it is from 1 to {MOST_OTHERS}.")
+    if not settings.colour > 0:
+        raise ConfigError(f"imagined.colour is {settings.colour}; it is above 0.")
     if not 0 <= settings.itself < 1:
         raise ConfigError(f"imagined.itself is {settings.itself}; it is at least 0 and below 1.")
     for name in ("count", "steps"):
@@ -163,16 +167,19 @@ def _composed(
     first: int,
 ) -> Tensor:
     count, others = len(said), settings.others
-    told = [[""] * count, [each.whole for each in said], [each.kind for each in said]]
+    told = [[""] * count, [each.kind for each in said]]
     told += [[each.coloured[at] for each in said] for at in range(others)]
     told += [[each.others[at] for each in said] for at in range(others)]
+    if settings.itself:
+        told.append([each.whole for each in said])
     context = torch.cat([encode(texts) for texts in told])
 
     def network(x: Tensor, timestep: Tensor) -> Tensor:
         found = unet(x[:count].repeat(len(told), 1, 1, 1), timestep[:1].expand(len(context)), context).float()
-        nothing, of_pair, of_kind, *rest = found.chunk(len(told))
-        of_colour = torch.stack(rest[:others]).mean(0) - torch.stack(rest[others:]).mean(0)
-        return torch.cat([nothing, torch.lerp(of_kind + of_colour, of_pair, settings.itself)])
+        nothing, of_kind, *rest = found.chunk(len(told))
+        of_colour = torch.stack(rest[:others]).mean(0) - torch.stack(rest[others : 2 * others]).mean(0)
+        composed = of_kind + settings.colour * of_colour
+        return torch.cat([nothing, torch.lerp(composed, rest[-1], settings.itself) if settings.itself else composed])
 
     sigmas = trailing(objective.schedule, settings.steps)
     generator = torch.Generator().manual_seed(settings.seed + first)
