@@ -59,10 +59,11 @@ embedded: $(VENV)/.run
 	$(WITH) $(RUNS)/unet-last/export $(DEFAULTS) --output $(RUNS)/model-last
 	$(BIN)/sfumato train inpainting configs/embedded/inpainting-last.toml --resume
 	$(BIN)/sfumato train unet configs/embedded/unet-unseen.toml --resume
-	$(WITH) $(RUNS)/unet-unseen/export $(DEFAULTS) --output $(RUNS)/model-unseen
-	$(BIN)/sfumato train inpainting configs/embedded/inpainting-unseen.toml --resume
-	$(WITH) $(RUNS)/unet-unseen/export $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
-		--companion $(RUNS)/inpainting-unseen/export/inpainting.safetensors
+	$(BIN)/sfumato train unet configs/embedded/unet-composed.toml --resume
+	$(WITH) $(RUNS)/unet-composed/export $(DEFAULTS) --output $(RUNS)/model-composed
+	$(BIN)/sfumato train inpainting configs/embedded/inpainting-composed.toml --resume
+	$(WITH) $(RUNS)/unet-composed/export $(DEFAULTS) --output src/sfumato/embedded/drawn-world \
+		--companion $(RUNS)/inpainting-composed/export/inpainting.safetensors
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

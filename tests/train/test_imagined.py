@@ -76,7 +76,7 @@ def test_a_composition_is_the_picture_where_kind_and_colour_are_independent(
     settings = ImaginedConfig(share=0.5, count=50, others=others, itself=itself, steps=6, guidance=2.0, seed=5)
     objective = Objective(DenoisingLoss(), "v_prediction", SCHEDULER)
     network: Any = Independent()
-    made = imagine(settings, network, objective, told, (4, 2, 2), tmp_path)
+    made = imagine(settings, network, told, objective, (4, 2, 2), tmp_path)
     for first, last in ((0, 48), (48, 50)):
         texts = made.captions[first:last]
         context = torch.cat([told([""] * len(texts)), told(texts)])
@@ -87,7 +87,7 @@ def test_a_composition_is_the_picture_where_kind_and_colour_are_independent(
         for step in euler(guide_doubled(denoise, 2.0), x, sigmas, lambda index, noise=noise: noise):
             x = step.x
         torch.testing.assert_close(made.latents[first:last], x, rtol=1e-4, atol=1e-4)
-    kept = imagine(settings, network, objective, lambda texts: torch.empty(0), (4, 2, 2), tmp_path)  # read, not drawn
+    kept = imagine(settings, network, lambda texts: torch.empty(0), objective, (4, 2, 2), tmp_path)  # read, not drawn
     assert torch.equal(kept.latents, made.latents)
 
 
@@ -121,6 +121,20 @@ def test_they_take_the_place_of_their_share_of_the_samples(start: Path, tmp_path
             assert found(text) in UNSEEN_PAIRS
         else:
             assert found(text) not in UNSEEN_PAIRS
+
+
+def test_a_model_composes_what_a_run_that_starts_from_it_does(start: Path, tmp_path: Path) -> None:
+    composed = []
+    for name, more in (("own", {}), ("other", {"model": str(start)})):
+        given = sections(start, share=0.3)
+        given["imagined"] |= more
+        path = tmp_path / f"{name}.toml"
+        run = {**tiny.RUN, "output": str(tmp_path / name)}
+        path.write_text(tiny.toml({**given, "run": run, "data": {**WORLD, "seed": 3}}))
+        imagined = UNetTask(read_config(path)).imagined
+        assert imagined is not None
+        composed.append(imagined.latents)
+    torch.testing.assert_close(*composed, rtol=1e-4, atol=1e-4)
 
 
 def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(start: Path, tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ class ImaginedConfig:
 
     `others` is the number of other kinds from which it is learnt what the colour adds, and `colour` how many times that
     is added: at 1 what independence says, above it colours are purer and kinds vaguer. `itself` is how much of what the
-    network says of the pair itself, from 0 to 1, is in the composition.
+    network says of the pair itself, from 0 to 1, is in the composition. `model` is a model with the same latents that
+    composes in place of the UNet that the run starts from.
     """
 
     share: float
@@ -57,6 +58,7 @@ class ImaginedConfig:
     others: int = 1
     colour: float = 1.0
     itself: float = 0.0
+    model: str = ""
     steps: int = 20
     guidance: float = 2.5
     seed: int = 0
@@ -109,6 +111,14 @@ class Composition:
     others: tuple[str, ...]
 
 
+def composer(model: str, device: torch.device) -> tuple[UNet, Encode]:
+    """The network of a model, and how it is told captions. Raises what loading it raises."""
+    from sfumato.weights.load import load
+
+    other = load(model, dtype=torch.float32, device=device)
+    return other.unet, lambda texts: other.text.encode(texts, rows=len(texts)).context
+
+
 def compositions(settings: ImaginedConfig) -> list[Composition]:
     """What each picture is composed of."""
     return [_composition(settings, number) for number in range(settings.count)]
@@ -134,7 +144,7 @@ def _composition(settings: ImaginedConfig, number: int) -> Composition:
 
 
 def imagine(
-    settings: ImaginedConfig, unet: UNet, objective: Objective, encode: Encode, shape: Sequence[int], folder: Path
+    settings: ImaginedConfig, unet: UNet, encode: Encode, objective: Objective, shape: Sequence[int], folder: Path
 ) -> Imagined:
     """The composed pictures, latents of this shape [C, h, w]; kept in the folder for when the run is resumed."""
     said = compositions(settings)

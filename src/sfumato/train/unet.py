@@ -13,7 +13,7 @@ from sfumato.train.ahead import ahead, count_workers, in_chunks
 from sfumato.train.config import TrainConfig
 from sfumato.train.data import World
 from sfumato.train.denoising import Batch, Denoising
-from sfumato.train.imagined import Imagined, imagine, read_imagined
+from sfumato.train.imagined import Imagined, composer, imagine, read_imagined
 from sfumato.train.layout import LayoutHead, layout_loss
 from sfumato.train.parts import write_part
 from sfumato.train.plan import Pass, seeded
@@ -33,7 +33,8 @@ class UNetTask(Denoising):
         super().__init__(config)
         if settings is not None:
             folder, shape = Path(config.run.output), self.latents.shape(0)
-            self.imagined = imagine(settings, self.base.unet, self.objective, self._told, shape, folder)
+            asked = composer(settings.model, self.device) if settings.model else (self.base.unet, self._told)
+            self.imagined = imagine(settings, *asked, self.objective, shape, folder)
         self.network = self.base.unet.requires_grad_(True)
         self.head: LayoutHead | None = None
         self.features: Tensor | None = None
