@@ -31,7 +31,7 @@ def bare(network: N, dtype: torch.dtype) -> N:
 
 # What stays with a process for tensors that are there at once.
 HOLES = 1.5  # times those in the C library's heap, which keeps what is freed: holes that others do not fit, copies
-COPIES = 1.3  # times those that are too large for it and go back to the system: copies, and the holes of the others
+COPIES = 1.45  # times those that are too large for it and go back to the system: copies, and the holes of the others
 
 
 @dataclass(frozen=True)
