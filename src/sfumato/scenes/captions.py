@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from sfumato.scenes.familiar import LEADS
-from sfumato.scenes.natural import sentence
+from sfumato.scenes.natural import pick, sentence
 from sfumato.scenes.scene import Scene
 from sfumato.scenes.vocabulary import BACKGROUNDS, KINDS, PLACES, RELATIONS, SIZE_WORDS, STYLES
 
@@ -116,17 +116,17 @@ def _phrase(
         return _tags(claims, background, style, rng)
     nouns = [_noun_phrase(claim, rng) for claim in claims]
     if relation is not None:
-        things = f"{nouns[0]} {_pick(RELATIONS[relation], rng)} {nouns[1]}"
+        things = f"{nouns[0]} {pick(RELATIONS[relation], rng)} {nouns[1]}"
     else:
-        places = [_pick(PLACES[claim.place], rng) if claim.place else "" for claim in claims]
+        places = [pick(PLACES[claim.place], rng) if claim.place else "" for claim in claims]
         things = " and ".join(f"{noun} {place}".strip() for noun, place in zip(nouns, places, strict=True))
     if style is not None:
-        things = f"{_pick(STYLES[style], rng)} {things}"
+        things = f"{pick(STYLES[style], rng)} {things}"
     elif rng.random() < 0.2:
-        things = f"{_pick(LEADS, rng)} {things}"
+        things = f"{pick(LEADS, rng)} {things}"
     if background is None:
         return things
-    where = _pick(BACKGROUNDS[background].phrases, rng)
+    where = pick(BACKGROUNDS[background].phrases, rng)
     form = rng.random()
     if form < 0.6:
         return f"{things} {where}"
@@ -134,15 +134,15 @@ def _phrase(
         return f"{things}, {where}"
     if form < 0.9:
         return f"{where}, {things}"
-    return f"{_pick(BACKGROUNDS[background].nouns, rng)} with {things}"
+    return f"{pick(BACKGROUNDS[background].nouns, rng)} with {things}"
 
 
 def _noun_phrase(claim: Claim, rng: np.random.Generator) -> str:
-    words = [_pick(KINDS[claim.kind], rng)]
+    words = [pick(KINDS[claim.kind], rng)]
     if claim.colour:
         words.insert(0, claim.colour)
     if claim.size:
-        words.insert(0, _pick(SIZE_WORDS[claim.size], rng))
+        words.insert(0, pick(SIZE_WORDS[claim.size], rng))
     article = "an" if words[0][0] in "aeiou" else "a"
     return " ".join([article, *words])
 
@@ -155,7 +155,3 @@ def _tags(claims: tuple[Claim, ...], background: str | None, style: str | None, 
         tags.extend(tag for tag in (claim.size, claim.place) if tag)
     tags.extend(tag for tag in (background, style) if tag)
     return ", ".join(tags)
-
-
-def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]

@@ -144,20 +144,20 @@ def sentence(
     things = _things(claims, relation, rng)
     after = []
     if style is not None and rng.random() < 0.4:
-        after.append(_pick(AS_STYLE[style], rng))
+        after.append(pick(AS_STYLE[style], rng))
     elif style is not None:
-        things = f"{_pick((*STYLES[style], *MORE_STYLES[style]), rng)} {things}"
+        things = f"{pick((*STYLES[style], *MORE_STYLES[style]), rng)} {things}"
     elif rng.random() < 0.5:
-        things = f"{_pick(OPENINGS, rng)} {things}"
+        things = f"{pick(OPENINGS, rng)} {things}"
     if rng.random() < 0.25:
-        after.append(_pick(ENDINGS, rng))
+        after.append(pick(ENDINGS, rng))
     text = ", ".join([things if background is None else _in_land(things, background, rng), *after])
     return text if rng.random() < 0.8 else f"{text}."
 
 
 def _in_land(things: str, background: str, rng: np.random.Generator) -> str:
-    land = _pick((*BACKGROUNDS[background].phrases, *MORE_LANDS[background], *MORE_LANDS[background]), rng)
-    scenery = _pick((*BACKGROUNDS[background].nouns, *MORE_SCENERY[background]), rng)
+    land = pick((*BACKGROUNDS[background].phrases, *MORE_LANDS[background], *MORE_LANDS[background]), rng)
+    scenery = pick((*BACKGROUNDS[background].nouns, *MORE_SCENERY[background]), rng)
     form = rng.random()
     if form < 0.65:
         return f"{things} {land}"
@@ -173,32 +173,32 @@ def _things(claims: Sequence["Claim"], relation: str | None, rng: np.random.Gene
         return _noun_phrase(claims[0], rng, two=True)
     said = [_noun_phrase(claim, rng) for claim in claims]
     if relation is None:
-        return f" {_pick(TOGETHER, rng)} ".join(said)
+        return f" {pick(TOGETHER, rng)} ".join(said)
     if rng.random() < 0.25:
         return f"{said[0]}, {OTHER_WAY[relation]} {said[1]}"
-    return f"{said[0]} {_pick((*RELATIONS[relation], *MORE_RELATIONS[relation]), rng)} {said[1]}"
+    return f"{said[0]} {pick((*RELATIONS[relation], *MORE_RELATIONS[relation]), rng)} {said[1]}"
 
 
 def _noun_phrase(claim: "Claim", rng: np.random.Generator, *, two: bool = False) -> str:
-    noun = _pick(nouns(claim.kind), rng)
+    noun = pick(nouns(claim.kind), rng)
     before, after = [plural(noun) if two else noun], []
     if claim.colour and rng.random() < 0.85:
         before.insert(0, claim.colour)
     elif claim.colour:
         after.append(f"that {'are' if two else 'is'} {claim.colour}")
     if claim.size:
-        before.insert(0, _pick(SIZE_WORDS[claim.size], rng))
+        before.insert(0, pick(SIZE_WORDS[claim.size], rng))
         if rng.random() < 0.15 and claim.size != "medium":
-            before.insert(0, _pick(VERY, rng))
+            before.insert(0, pick(VERY, rng))
     if rng.random() < 0.2:
-        before.insert(0, _pick(EMPTY, rng))
-    article = "two" if two else _pick(ARTICLES, rng)
+        before.insert(0, pick(EMPTY, rng))
+    article = "two" if two else pick(ARTICLES, rng)
     if article == "a" and before[0][0] in "aeiou":
         article = "an"
     if rng.random() < 0.4:
-        after.append(_pick([how for how in DOING[claim.kind] if not ((two or after) and how.startswith("that "))], rng))
+        after.append(pick([how for how in DOING[claim.kind] if not ((two or after) and how.startswith("that "))], rng))
     if claim.place:
-        after.append(_pick((*PLACES[claim.place], *MORE_PLACES[claim.place]), rng))
+        after.append(pick((*PLACES[claim.place], *MORE_PLACES[claim.place]), rng))
     return " ".join(word for word in (article, *before, *after) if word)
 
 
@@ -212,5 +212,6 @@ def plural(noun: str) -> str:
     return noun if noun.endswith("fish") else f"{noun}s"
 
 
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    """One of them, each as likely."""
     return options[int(rng.integers(len(options)))]
