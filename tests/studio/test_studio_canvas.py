@@ -248,6 +248,9 @@ def test_how_the_mask_acts_is_chosen_and_what_steers_on_create_comes_along(paint
         "preservation_strength": 0.8,
         "schedule_bias": 2,
         "transition_contrast_boost": 8,
+        "mask_influence": 0,  # these three as they come
+        "difference_threshold": None,
+        "difference_contrast": 2,
     }
 
 

@@ -401,6 +401,7 @@ def test_each_setting_reaches_the_request_and_is_taken_over_again(steered: Any, 
     page.get_by_role("button", name="Clear", exact=True).click()
     assert set(request_of(page)) == {"prompt", "count", "width", "height"}
     page.get_by_role("button", name="Reuse", exact=True).click()
+    expect(page.locator("summary").filter(has_text="Noise and seeds")).to_contain_text("6 set")
     again = request_of(page)
     again["perturbed_attention"].pop("layers")
     assert {name: again.get(name) for name in expected} == expected
