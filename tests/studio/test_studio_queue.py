@@ -99,7 +99,7 @@ def test_what_failed_says_why_in_words(own_server: Any, tab: Any) -> None:
     failed = page.get_by_role("region", name="Ended").get_by_role("listitem").filter(has_text="from a picture")
     expect(failed).to_contain_text("Failed")
     words = failed.locator(".error").inner_text()
-    assert words.startswith("a picture that the request names is not there any more")
+    assert words.startswith("The picture or the mask that it begins with is missing or damaged: ")
     assert "Errno" not in words and str(own_server.folder) not in words
     expect(failed.get_by_role("button", name="Try again")).to_be_visible()
 

@@ -111,29 +111,32 @@ def test_a_folder_of_pictures_trains_all_three(tmp_path: Path) -> None:
         assert all(math.isfinite(json.loads(line)["loss"]) for line in lines)
 
 
+def assert_same(before: Path, after: Path) -> None:
+    found = load_file(after)
+    for name, weights in load_file(before).items():
+        torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0)
+
+
+def assert_no_network_beside(kind: str, network: str, start: str, folder: Path) -> None:
+    """A run that starts from weights refuses a [network]."""
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="leave it out"):
+        trained(folder, kind, network, "pool = 6\n", "", start)
+
+
 def test_a_text_encoder_is_trained_further_with_its_vocabulary(world: list[Path], tmp_path: Path) -> None:
     start, still = f'[start]\ntext = "{world[1]}"\n', "[optimizer]\nrate = 1e-9\nweight_decay = 0\n"
     export = trained(tmp_path, "text", "", "pool = 6\nnatural = 0.5\n", still, start)
     assert (export / "tokenizer" / "vocab.json").read_text() == (world[1] / "tokenizer" / "vocab.json").read_text()
-    before, after = (load_file(f / "text_encoder" / "model.safetensors") for f in (world[1], export))
-    for name, weights in before.items():
-        torch.testing.assert_close(after[name], weights, atol=1e-6, rtol=0)
-    again = tmp_path / "again"
-    again.mkdir()
-    with pytest.raises(ConfigError, match="leave it out"):
-        trained(again, "text", TEXT, "pool = 6\n", "", start)
+    assert_same(world[1] / "text_encoder" / "model.safetensors", export / "text_encoder" / "model.safetensors")
+    assert_no_network_beside("text", TEXT, start, tmp_path / "again")
 
 
 def test_a_unet_is_trained_further_from_where_another_run_left_it(world: list[Path], tmp_path: Path) -> None:
     start = f'[start]\nautoencoder = "{world[0]}"\ntext = "{world[1]}"\nunet = "{world[2]}"\n'
     export = trained(tmp_path, "unet", "", "pool = 6\n", "[optimizer]\nrate = 1e-9\nweight_decay = 0\n", start)
-    before, after = (load_file(f / "unet" / "diffusion_pytorch_model.safetensors") for f in (world[2], export))
-    for name, weights in before.items():
-        torch.testing.assert_close(after[name], weights, atol=1e-6, rtol=0)
-    again = tmp_path / "again"
-    again.mkdir()
-    with pytest.raises(ConfigError, match="leave it out"):
-        trained(again, "unet", UNET, "pool = 6\n", "", start)
+    assert_same(*(folder / "unet" / "diffusion_pytorch_model.safetensors" for folder in (world[2], export)))
+    assert_no_network_beside("unet", UNET, start, tmp_path / "again")
 
 
 def test_latents_have_unit_deviation_after_the_exported_scale(world: list[Path]) -> None:

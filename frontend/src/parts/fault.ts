@@ -4,6 +4,7 @@ import type { Fault } from '../api/types'
 
 const HAPPENED: Record<string, string> = {
   'picture.unreadable': 'The picture or the mask that it begins with is missing or damaged',
+  'picture.gone': 'The picture or the mask that it begins with is missing or damaged',
   'model.unknown': 'The model is not installed any more',
   'model.unusable': 'The model’s files cannot be used',
   'model.changed': 'The model’s files have changed since this was asked for',

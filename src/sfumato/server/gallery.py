@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ from sfumato.server.problems import Problem
 from sfumato.weights.writing import flush
 
 NAMESPACE = uuid.UUID("5f1d2d4c-6c0e-4d2c-9b2d-6f6a1a2b3c4d")  # ours: the same job and place give the same picture
+AT_ONCE = 500  # values of one question: SQLite takes a bounded number
 
 
 def picture_id(job: str, place: int) -> str:
@@ -157,6 +158,21 @@ def get_picture(connection: sqlite3.Connection, id: str) -> sqlite3.Row:
     if row is None:
         raise Problem(404, "picture.unknown", "there is no such picture")
     return row
+
+
+def pictures_of_jobs(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, list[sqlite3.Row]]:
+    """The pictures of each of these jobs, in the order in which they were drawn."""
+    found: dict[str, list[sqlite3.Row]] = {id: [] for id in ids}
+    for start in range(0, len(ids), AT_ONCE):
+        some = ids[start : start + AT_ONCE]
+        marks = ", ".join("?" * len(some))
+        rows = connection.execute(
+            f"SELECT * FROM pictures WHERE job IN ({marks}) ORDER BY place",  # noqa: S608 - question marks
+            some,
+        )
+        for row in rows:
+            found[row["job"]].append(row)
+    return found
 
 
 def search_pictures(

@@ -31,7 +31,7 @@ from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
 from sfumato.server.spare import Spare
 from sfumato.server.texts import picture_ids
-from sfumato.server.values import ENDED, Job, ModelCard, Picture, Progress
+from sfumato.server.values import ENDED, Job, ModelCard, Progress
 from sfumato.server.views import file_of, job_of, model_of, moment, picture_of
 from sfumato.weights.known import known
 from sfumato.weights.registry import Kind
@@ -378,22 +378,13 @@ class Service(Album):
 
     def _jobs(self, rows: Sequence[sqlite3.Row], *, positions: bool = False) -> list[Job]:
         with self.database.reading() as connection:
-            of_jobs: dict[str, list[Picture]] = {row["id"]: [] for row in rows}
-            for start in range(0, len(rows), 500):  # SQLite takes a bounded number of values
-                names = [row["id"] for row in rows[start : start + 500]]
-                marks = ", ".join("?" * len(names))
-                found = connection.execute(
-                    f"SELECT * FROM pictures WHERE job IN ({marks}) ORDER BY place",  # noqa: S608 - question marks
-                    names,
-                )
-                for picture in found:
-                    of_jobs[picture["job"]].append(picture_of(picture))
+            drawn = gallery.pictures_of_jobs(connection, [row["id"] for row in rows])
             queued = positions and any(row["state"] == "queued" for row in rows)
             order = {id: place for place, id in enumerate(jobs.order(connection), 1)} if queued else {}
         return [
             job_of(
                 row,
-                of_jobs[row["id"]],
+                [picture_of(picture) for picture in drawn[row["id"]]],
                 self.progress(row["id"]),
                 order.get(row["id"]),
             )
