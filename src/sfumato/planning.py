@@ -27,7 +27,7 @@ from sfumato.memory import (
 from sfumato.request import Lora, Request
 from sfumato.request.said import Said
 from sfumato.text.words import AS_WRITTEN, named_loras
-from sfumato.weights.streamed import can_stream
+from sfumato.weights.streamed import can_stream, held_while_converting
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ class Planning(Kept):
         repaints = masked or request.outpaint is not None
         beside = open_beside(request, model, list(loras), refiner[0] if refiner else None, masked=repaints)
         going = self._going(key, other)
+        unread = [self._opened[each] for each in keys if each not in self._models]
         return make_plan(
             model,
             shape,
@@ -95,6 +96,7 @@ class Planning(Kept):
             here=max(resident() - going, 0),
             available=(free or 0) + going,
             beside=beside,
+            converting=lambda dtype: max((held_while_converting(each, dtype) for each in unread), default=0),
         )
 
     def _going(self, key: ModelKey, other: ModelKey | None) -> int:

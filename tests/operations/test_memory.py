@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import SIZE, Pair, recorded, scene
+from torch import nn
 
 from sfumato.engine import Engine
 from sfumato.errors import MemoryLimitError, RequestError
 from sfumato.events import Finished
 from sfumato.generation import generate
-from sfumato.memory import Held, Plan, Shape, make_plan, parse_size, resident, shape_of
+from sfumato.memory import Held, Plan, Shape, make_plan, networks, parse_size, resident, shape_of
 from sfumato.model import Model
 from sfumato.request import Request
 from sfumato.request.said import Said
@@ -26,7 +27,7 @@ from sfumato.weights.families import SD15
 from sfumato.weights.load import hollow, load, open_model
 from sfumato.weights.places import home
 from sfumato.weights.save import save_file, save_folder
-from sfumato.weights.streamed import read_streamed, units
+from sfumato.weights.streamed import held_while_converting, read_streamed, units
 
 Pairs = Callable[[str], Pair]
 REQUEST = Request(prompt="a red house", negative_prompt="blurry", seed=3, steps=3)
@@ -165,6 +166,27 @@ def test_more_of_anything_needs_more(pair: Pairs) -> None:
         )
     )
     assert Held(model, Shape(512, 512, encodes=True), torch.float32).bytes(usual) >= base
+
+
+def test_weights_on_the_disk_are_counted_in_the_phase_in_which_they_answer(pair: Pairs) -> None:
+    """Those of a UNet's layer are not there while the autoencoder, which holds most, is asked."""
+    model, shape, streams = pair("sd1").ours, Shape(1024, 1024), Plan(torch.float32, streams=True)
+    held = Held(model, shape, torch.float32)
+    layers = [unit for network in networks(model) for _, unit in units(network) if not isinstance(unit, nn.Embedding)]
+    largest = max(sum(each.nbytes for each in unit.parameters()) for unit in layers)
+    assert held.parts(streams)["running"] == held.parts(Plan(torch.float32))["running"] + largest
+    assert Held(model, shape, torch.float32, converting=2**40).parts(streams)["running"] == 2**40
+    assert Held(model, shape, torch.float32, converting=2**40).bytes(Plan(torch.float32)) < 2**40
+
+
+def test_making_a_file_holds_a_tensor_as_it_is_read_and_as_it_is_written(pair: Pairs, tmp_path: Path) -> None:
+    model = pair("sd1").ours
+    opened = open_model(save_folder(model, tmp_path / "model"))  # in float32
+    every = [each for network in networks(model) for each in network.state_dict().values()]
+    turned = max((2 if each.ndim == 4 else 1) * each.numel() * 4 for each in every)
+    narrowed = max(each.numel() * (4 + 2 * (2 if each.ndim == 4 else 1)) for each in every)
+    assert held_while_converting(opened, torch.float32) == turned
+    assert held_while_converting(opened, torch.bfloat16) == narrowed
 
 
 def test_an_engine_with_little_memory_draws_and_refuses_before_it_loads(pair: Pairs, tmp_path: Path) -> None:

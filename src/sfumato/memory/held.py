@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
 CONSTANT = 90 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
 NARROW = 60 << 20  # bytes more where numbers are not float32: wider copies, on processors that need them
-UNITS = 3  # layers whose weights are in memory at once where they stay on the disk
+UNITS = 2.25  # times the largest layer, where weights stay on the disk: its pages, its copies in other orders, holes
 TILE = 512  # pixels of an autoencoder's tile
 UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
 MOST = 12 * 1024  # bytes for each pixel of a picture, of SD 1.x and XL in float32 with guidance: measured, and doubled
@@ -59,11 +59,18 @@ class Shape:
 
 
 class Held:
-    """What a model and what is beside it hold in one precision: weights, and what each network makes meanwhile."""
+    """What a model and what is beside it hold in one precision: weights, and what each network makes meanwhile.
 
-    def __init__(self, model: Model, shape: Shape, dtype: torch.dtype, beside: Beside = NOTHING) -> None:
+    `converting` are the bytes that the making of a file of weights that stay on the disk holds.
+    """
+
+    def __init__(
+        self, model: Model, shape: Shape, dtype: torch.dtype, beside: Beside = NOTHING, converting: int = 0
+    ) -> None:
+        self._converting = converting
         self._shape, self._dtype, self._beside = shape, dtype, beside
         self._model = model
+        self._models = [model, *([] if beside.refiner is None else [beside.refiner])]
         self._counted: dict[tuple[Any, ...], Footprint] = {}
 
     def bytes(self, plan: "Plan") -> int:
@@ -73,22 +80,32 @@ class Held:
         return int(parts["weights"] + parts["running"] + CONSTANT + narrow)
 
     def parts(self, plan: "Plan") -> dict[str, int]:
-        """Return the bytes of the weights, and of what the networks hold while they run and what becomes a picture."""
-        phases = (self._step(plan.apart), self._autoencoder(plan.tiled_above), self._upscaler())
-        pictures = self._shape.pixels * 3 * 4 * 4  # float32, while they become bytes
-        running = reduce(Footprint.after, phases).beside(Footprint.of([pictures]))
-        return {"weights": self._weights(plan.streams), "running": running.process}
+        """Return the bytes of the weights that stay, and of what is held beside them in the phase that takes most.
+
+        A phase holds what its networks make, and of weights that stay on the disk those that answer.
+        """
+        pictures = Footprint.of([self._shape.pixels * 3 * 4 * 4])  # float32, while they become bytes
+        step, others = self._step(plan.apart), self._autoencoder(plan.tiled_above).after(self._upscaler())
+        phases = [step.beside(pictures).process, others.beside(pictures).process]
+        if plan.streams:
+            answering, left = self._answering()
+            phases = [self._converting, answering + phases[0], left + phases[1]]
+        return {"weights": self._weights(plan.streams), "running": max(phases)}
+
+    def _answering(self) -> tuple[int, int]:
+        """The bytes of weights from the disk in memory while the UNet answers, and of what is left of them later."""
+        every = (unit for each in self._models for network in networks(each) for _, unit in units(network))
+        layers = (unit for unit in every if not isinstance(unit, nn.Embedding))  # of tables only rows are looked at
+        largest = max(map(parameters_of, layers)) * self._dtype.itemsize
+        return int(UNITS * largest), largest
 
     def _weights(self, streams: bool) -> int:
-        models = [self._model, *([] if self._beside.refiner is None else [self._beside.refiner])]
-        own = [sum(each.numel() for each in network.parameters()) for each in models for network in networks(each)]
         size = sum(map(parameters_of, self._beside.networks)) * self._dtype.itemsize
         size += 0 if self._beside.upscaler is None else parameters_of(self._beside.upscaler) * 4  # float32
         size += self._beside.changed(self._model, self._dtype, acting_beside=streams)
-        if streams:  # what answers, what is left of those before; of tables the rows that were looked at
-            answering = (unit for each in models for network in networks(each) for _, unit in units(network))
-            layers = (unit for unit in answering if not isinstance(unit, nn.Embedding))
-            return size + UNITS * max(map(parameters_of, layers)) * self._dtype.itemsize
+        if streams:
+            return size
+        own = [parameters_of(network) for each in self._models for network in networks(each)]
         largest = max(each.numel() for network in networks(self._model) for each in network.parameters())
         return size + (sum(own) + 2 * largest) * self._dtype.itemsize
 

@@ -1,6 +1,6 @@
 """How a request is run in the memory that it may take: what is given up first, and what does not fit at all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,16 +46,18 @@ def make_plan(
     here: int,
     available: int,
     beside: Beside = NOTHING,
+    converting: Callable[[torch.dtype], int] = lambda _: 0,
 ) -> Plan:
     """Return how a request is run in a budget: "auto" (what is free), "low" (as little as can be), or a size.
 
     `model` has no weights yet (`hollow`); `here` is what the process has, `available` what it may take beyond that,
-    both in bytes; `beside` is what the request uses beside it. Nothing is changed as long as it fits.
+    both in bytes; `beside` is what the request uses beside it; `converting` tells what the making of a file of weights
+    that stay on the disk holds, in bytes. Nothing is changed as long as it fits.
     Raises MemoryLimitError, with the numbers and a remedy, if nothing makes it fit, and RequestError for a budget that
     is none.
     """
     limit = here + available if budget in ("auto", "low") else parse_size(budget)
-    held = {each: Held(model, shape, each, beside) for each in (dtype, torch.bfloat16)}
+    held = {each: Held(model, shape, each, beside, converting(each)) for each in (dtype, torch.bfloat16)}
     ways = list(steps(dtype, shape))
     plans = []
     for way in ways[-1:] if budget == "low" else ways:

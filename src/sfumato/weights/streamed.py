@@ -144,6 +144,17 @@ def converted(opened: Opened, dtype: torch.dtype) -> Header:
     return read_header(path)
 
 
+def held_while_converting(opened: Opened, dtype: torch.dtype) -> int:
+    """Return the bytes of the largest tensor as it is read and as it is written, which are there together."""
+    most = 0
+    for part, component in opened.components.items():
+        kind = kind_of(opened, part, dtype)
+        for info in map(component.tensors.infos.__getitem__, {rule.theirs for rule in component.part.naming}):
+            copies = (DTYPES[info.dtype] != kind) + (len(info.shape) == 4)
+            most = max(most, info.end - info.start + copies * info.count * kind.itemsize)
+    return most
+
+
 def kind_of(opened: Opened, part: str, dtype: torch.dtype) -> torch.dtype:
     """Return the precision of a part: the autoencoder may need a wider one."""
     if part != "vae":
