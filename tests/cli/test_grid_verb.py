@@ -34,6 +34,21 @@ def test_grid_writes_each_cell_and_a_labelled_sheet(sfumato: Run, model: Path, h
     assert f"{document['grid']} is the sheet of a grid, and no picture that was drawn; replay the" in done.stderr
 
 
+def test_the_name_that_is_given_is_that_of_the_sheet(sfumato: Run, model: Path, here: Path) -> None:
+    words = ("grid", "a house", "-m", model, "--x", "seed=1,2", "--steps", 1, "-o", "all.png")
+    done = sfumato(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["all-1.png", "all-2.png", "all.png"]
+    with Image.open(here / "all.png") as sheet:
+        assert sheet.width > 2 * SIDE
+    (here / "all-1.png").unlink()
+    (here / "all-2.png").unlink()
+    done = sfumato(*words)
+    assert done.returncode == 1
+    assert "all.png exists" in done.stderr and not (here / "all-1.png").exists()
+    assert sfumato(*words, "--overwrite").returncode == 0
+
+
 def test_a_grid_needs_an_axis_that_there_is(sfumato: Run, model: Path) -> None:
     for axes, said in (((), "--x"), (("--x", "stepps=1"), "stepps"), (("--x", "steps=0,1"), "steps is 0")):
         done = sfumato("grid", "a house", "-m", model, *axes)

@@ -40,8 +40,9 @@ def write_line(text: object) -> None:
 class Gallery:
     """The pictures of one run: names them, writes each as it comes, tells the paths. `output` is as the user gave it.
 
-    A path with a picture's suffix names the file (with -2, -3, ... before the suffix when there are several); any
-    other is a folder. Raises OutputError early: for a suffix that is no picture's, or a file that exists.
+    A path with a picture's suffix names the file (with -2, -3, ... before the suffix when there are several), or the
+    sheet of them all where it `names_sheet` (the pictures are -1, -2, ...); any other is a folder. Raises OutputError
+    early: for a suffix that is no picture's, or a file that exists.
     """
 
     output: str | None
@@ -49,6 +50,7 @@ class Gallery:
     overwrite: bool = False
     metadata: bool = True
     told: bool = True  # whether paths are printed as they come
+    names_sheet: bool = False
     written: list[dict[str, Any]] = field(default_factory=list)
     stamp: str = field(default_factory=lambda: time.strftime("%Y%m%d-%H%M%S"))
 
@@ -69,8 +71,7 @@ class Gallery:
         if self._folder.exists() and not self._folder.is_dir():
             raise OutputError(f"--output: {self._folder} is a file, so no pictures can be put into it.")
         if self._file is not None and not self.overwrite:
-            for number in range(1, self.total + 1):
-                taken = self._numbered(self._file, number)
+            for taken in [*map(self._named, range(1, self.total + 1)), *([self._file] if self.names_sheet else [])]:
                 if taken.exists():
                     raise OutputError(f"{taken} exists. Choose another name, or replace it with --overwrite.")
 
@@ -89,9 +90,12 @@ class Gallery:
         return self.add_sheet(grid(pictures, columns or None))
 
     def add_sheet(self, whole: "Image") -> Path:
-        """Write a picture of all the pictures, under the name of the run with `-grid`."""
-        base = self._file or self._folder / f"{self.stamp}.png"
-        path = self._free(base.with_stem(f"{base.stem}-grid"), whole, metadata=bool(whole.info))
+        """Write a picture of all the pictures, under the user's name for it, or that of the run with `-grid`."""
+        if self._file is not None and self.names_sheet:
+            path = self._write(whole, self._file, metadata=bool(whole.info))
+        else:
+            base = self._file or self._folder / f"{self.stamp}.png"
+            path = self._free(base.with_stem(f"{base.stem}-grid"), whole, metadata=bool(whole.info))
         if self.told:
             write_line(path)
         return path
@@ -99,11 +103,13 @@ class Gallery:
     def _save(self, picture: "Image", name: str, number: int) -> Path:
         if self._file is None:
             return self._free(self._folder / f"{self.stamp}-{name}.png", picture, metadata=self.metadata)
+        return self._write(picture, self._named(number), metadata=self.metadata)
+
+    def _write(self, picture: "Image", path: Path, *, metadata: bool) -> Path:
         from sfumato.metadata import save
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._numbered(self._file, number)
-        return save(picture, path, metadata=self.metadata, overwrite=self.overwrite)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return save(picture, path, metadata=metadata, overwrite=self.overwrite)
 
     def _free(self, path: Path, picture: "Image", *, metadata: bool) -> Path:
         """Write under `path`, or under the first of path-2, path-3, ... that nobody has taken meanwhile."""
@@ -119,6 +125,13 @@ class Gallery:
                 if not free.exists():
                     raise
                 number += 1
+
+    def _named(self, number: int) -> Path:
+        """The path of a picture under the user's name."""
+        assert self._file is not None
+        if self.names_sheet:
+            return self._file.with_stem(f"{self._file.stem}-{number}")
+        return self._numbered(self._file, number)
 
     @staticmethod
     def _numbered(path: Path, number: int) -> Path:

@@ -52,8 +52,9 @@ def grid(
 ) -> None:
     """Draw one prompt over the values of up to three fields.
 
-    Each cell is a picture of its own; the last is the sheet of them all, with labels. All cells have one seed unless
-    an axis gives seeds. What was drawn stays when it is interrupted, and so does a sheet of it.
+    Each cell is a picture of its own; the last is the sheet of them all, with labels. With -o sheet.png that is the
+    sheet, and the cells are sheet-1.png, sheet-2.png, ... All cells have one seed unless an axis gives seeds. What was
+    drawn stays when it is interrupted, and so does a sheet of it.
     """
     begins = started(image, strength, strength_rule) | {"mask": mask}
     begins |= fields_of(varying, enlarging, fitting, masking)
@@ -75,6 +76,7 @@ def grid(
         overwrite=destination.overwrite,
         metadata=not destination.no_metadata,
         told=not voice.json,
+        names_sheet=True,
     )
     made: Made = {}
     document: dict[str, Any] = {"pictures": gallery.written, "grid": None, "finished": False}
