@@ -31,6 +31,13 @@ BASE = Request(prompt="a red house", negative_prompt="a house on fire", seed=7)
         ("vae=none,other", "vae", (None, "other")),
         ("hires.strength=0.3-0.5 [3]", "hires.strength", (0.3, 0.4, 0.5)),
         ("hires.steps=5,10", "hires.steps", (5, 10)),
+        ("Hires. steps=5,10", "hires.steps", (5, 10)),
+        ("Var. seed=1-3", "variation.seed", (1, 2, 3)),
+        ("Var. strength=0-1 [3]", "variation.strength", (0.0, 0.5, 1.0)),
+        ("Image CFG Scale=1,1.5", "image_guidance", (1.0, 1.5)),
+        ("Styles=ink,photo", "style", ("ink", "photo")),
+        ("Refiner checkpoint=a.safetensors,none", "refiner.model", ("a.safetensors", None)),
+        ("Refiner switch at=0.6-0.8 [3]", "refiner.at", (0.6, 0.7, 0.8)),
     ],
 )
 def test_an_axis_is_read_as_a1111_writes_it(text: str, field: str, values: tuple[object, ...]) -> None:
@@ -122,3 +129,13 @@ def test_a_value_out_of_its_range_is_refused_before_anything_is_drawn() -> None:
         cells(BASE, parse_axis("seed=1-100"), parse_axis("steps=1-100"))
     with pytest.raises(RequestError, match="one picture"):
         cells(Request(prompt="x", count=2), parse_axis("steps=5"))
+
+
+def test_styles_of_an_axis_are_those_of_the_request() -> None:
+    found = cells(BASE, parse_axis("Styles=ink,ink;photo,none"))
+    assert [cell.request.styles for cell in found] == [("ink",), ("ink", "photo"), ()]
+
+
+def test_a_refiner_of_an_axis_may_be_none() -> None:
+    found = cells(BASE, parse_axis("Refiner checkpoint=a.safetensors,none"))
+    assert sorted(cell.request.refiner is None for cell in found) == [False, True]

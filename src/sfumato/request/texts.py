@@ -4,7 +4,6 @@
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -20,6 +19,8 @@ ALIASES = {
     "negative": "negative_prompt",
     "prompt_s_r": "prompt",
     "checkpoint_name": "model",
+    "image_cfg_scale": "image_guidance",
+    "styles": "style",
     "schedule_type": "spacing",
     "loras": "lora",
     "embeddings": "embedding",
@@ -28,21 +29,24 @@ ALIASES = {
     "hires_steps": "hires.steps",
     "hires_upscaler": "hires.upscaler",
     "hires_sampler": "hires.sampler",
+    "refiner_checkpoint": "refiner.model",
+    "refiner_switch_at": "refiner.at",
 }
 WORDS = ("prompt", "negative_prompt")
-FILES = {"lora": "loras", "embedding": "embeddings"}
+LISTS = {"lora": "loras", "embedding": "embeddings", "style": "styles"}
 SIZES = ("size", "seed_size", "hires.size")
 WHOLE_IN_PARTS = ("seed", "steps", "left", "top", "right", "bottom", "feather")
 
 
 def field_name(name: str) -> str:
     """The field, or the field of a part, that a name stands for. Raises RequestError for one that is none."""
-    plain = re.sub(r"[^a-z0-9.]+", "_", name.strip().lower()).strip("_")
+    words = re.sub(r"\.(?=\s)", "", name.strip().lower())  # "Var. seed"
+    plain = re.sub(r"[^a-z0-9.]+", "_", words).strip("_")
     field = ALIASES.get(plain, plain)
-    known = [each.name for each in fields(Request) if each.name not in FILES.values()]
-    if field in (*SIZES, *FILES) or field.partition(".")[0] in known:
+    known = [each.name for each in fields(Request) if each.name not in LISTS.values()]
+    if field in (*SIZES, *LISTS) or field.partition(".")[0] in known:
         return field
-    raise RequestError(f"there is no field {name.strip()!r}; {nearest(field, [*FILES, 'size', *known])}", name.strip())
+    raise RequestError(f"there is no field {name.strip()!r}; {nearest(field, [*LISTS, 'size', *known])}", name.strip())
 
 
 def is_number(field: str) -> bool:
@@ -62,7 +66,7 @@ def field_value(field: str, text: str) -> Any:
         return text
     if text.lower() in ("none", "off"):
         return None
-    if field in FILES:
+    if field in LISTS:
         return text
     if field in SIZES:
         sides = text.lower().split("x")
@@ -82,11 +86,13 @@ def field_value(field: str, text: str) -> Any:
 def put(values: dict[str, Any], field: str, value: Any) -> None:
     """Puts a value that `field_value` gave into the fields of a request."""
     part, dot, name = field.partition(".")
-    if field in FILES:
+    if field in LISTS:
         listed = [] if value is None else [each for each in str(value).split(";") if each.strip()]
-        values[FILES[field]] = [_file(field, each.strip()) for each in listed]
+        values[LISTS[field]] = [_item(field, each.strip()) for each in listed]
     elif field == "size":
         values["width"], values["height"] = value or (None, None)
+    elif field == "refiner.model" and value is None:
+        values.pop("refiner", None)
     elif dot:
         values[part] = {**(values.get(part) or {}), name: value}
         if part == "hires" and name in ("scale", "size"):
@@ -95,8 +101,10 @@ def put(values: dict[str, Any], field: str, value: Any) -> None:
         values[field] = value
 
 
-def _file(field: str, text: str) -> list[Any] | Mapping[str, Any]:
-    """A LoRA with its weight, or an embedding with its word, from `name:0.5`."""
+def _item(field: str, text: str) -> str | list[Any]:
+    """A style, or a LoRA with its weight or an embedding with its word, from `name:0.5`."""
+    if field == "style":
+        return text
     name, colon, rest = text.rpartition(":")
     if not colon:
         return [text]
