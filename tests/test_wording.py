@@ -46,6 +46,14 @@ def test_each_picture_is_drawn_from_its_own_seed(books: Shelf) -> None:
     assert found == filled_in(request, books=books)
 
 
+def test_a_name_with_a_star_is_any_of_the_files_that_fit_it(books: Shelf) -> None:
+    """As dynamicprompts has it: over folders too, and a name alone is found in any folder."""
+    assert books.lines("pets/*") == books.lines("pe*") == books.lines("small") == ("a __colour__ mouse",)
+    assert set(books.lines("*")) == {"red", "blue", "a __colour__ mouse"}
+    with pytest.raises(PromptError, match="no such wildcard"):
+        books.lines("birds/*")
+
+
 def test_regions_are_drawn_too(books: Shelf) -> None:
     regions = (Region("a __colour__ ball", (0, 0, 0.5, 1)), Region("sky", (0.5, 0, 0.5, 1)))
     found = filled_in(Request(prompt="x", regions=regions, seed=1, count=9), books=books)

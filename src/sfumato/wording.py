@@ -10,6 +10,7 @@ import difflib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -64,18 +65,31 @@ class Shelf:
     def lines(self, name: str) -> tuple[str, ...]:
         """The choices of a wildcard. Raises PromptError for one that is not there, or has none."""
         if name not in self._lines:
-            path = self.wildcards.get(name)
-            if path is None:
+            paths = self._fitting(name)
+            if not paths:
                 raise PromptError(
                     f"The prompt has __{name}__, but there is no such wildcard{_nearest(name, self.wildcards)}; put "
                     f"{name}.txt into {self._roots[0] / WILDCARDS[0]}, or write it in the dialect plain.",
                     "prompt",
                 )
-            choices = tuple(line.strip() for line in _text(path).splitlines())
+            choices = (line.strip() for path in paths for line in _text(path).splitlines())
             self._lines[name] = tuple(line for line in choices if line and not line.startswith("#"))
         if not self._lines[name]:
-            raise PromptError(f"The prompt has __{name}__, whose file {self.wildcards[name]} is empty.", "prompt")
+            raise PromptError(f"The prompt has __{name}__, whose file {self._fitting(name)[0]} is empty.", "prompt")
         return self._lines[name]
+
+    def _fitting(self, name: str) -> list[Path]:
+        """The files of a wildcard: of that name, else of those that fit it, in any folder.
+
+        dynamicprompts: wildcards/wildcard_manager.py; `*` goes on over folders.
+        """
+        if name in self.wildcards:
+            return [self.wildcards[name]]
+        for pattern in (name, f"**/{name}"):
+            found = [path for each, path in self.wildcards.items() if fnmatchcase(each, pattern)]
+            if found:
+                return found
+        return []
 
     def style(self, name: str) -> Style:
         """A style. Raises RequestError for one that is not there."""

@@ -12,6 +12,8 @@ from sfumato.text.wildcards import Draws, drawn
 FILES = {
     "colour": ("red", "blue", "green"),
     "pets/small": ("a __colour__ mouse", "{a|one} hamster"),
+    "pets/*": ("a cat",),
+    "two words": ("spaced",),
     "loop": ("x __loop__",),
     "silent": ("{1$$__silent__}",),
     "growing": ("__loop2__ __loop2__",),
@@ -41,13 +43,17 @@ def outcomes(text: str, seeds: int = 300) -> set[str]:
         ("{|x}y", {"y", "xy"}),
         ("{2$$a|b|c}", {"a, b", "b, a", "a, c", "c, a", "b, c", "c, b"}),
         ("{1-2$$ and $$a|b}", {"a", "b", "a and b", "b and a"}),
-        ("{-1$$a|b}", {"", "a", "b"}),
+        ("{-1$$a|b}", {"a", "b"}),  # without a lower bound at least one, as in dynamicprompts 0.31
+        ("{0-1$$a|b}", {"", "a", "b"}),
+        ("[{2$$|$$a|b}]", {"[a|b]", "[b|a]"}),  # a bar may join, so that what is drawn takes turns
+        ("{2$$ | $$a|__colour__}", {f"{x} | {y}" for c in ("red", "blue", "green") for x, y in (("a", c), (c, "a"))}),
         ("{2-$$ $$a|b}", {"a b", "b a"}),
         ("{9$$a|b}", {"a, b", "b, a"}),
         ("__colour__ x", {"red x", "blue x", "green x"}),
         ("{2$$-$$__colour__}", {"red-blue", "red-green", "blue-red", "blue-green", "green-red", "green-blue"}),
         ("{a __colour__|b}", {"a red", "a blue", "a green", "b"}),
         ("__pets/small__", {"a red mouse", "a blue mouse", "a green mouse", "a hamster", "one hamster"}),
+        ("__pets/*__ and __two words__", {"a cat and spaced"}),
         ("{0::a|1::b}", {"b"}),
         ("{a}", {"{a}"}),  # braces without a choice are text
         ("{{masterpiece}}", {"{{masterpiece}}"}),

@@ -1,8 +1,9 @@
 """Prompts that are drawn: `{a|b}`, `{2$$a|b|c}` and `__name__`, as sd-dynamic-prompts has them.
 
 `{a|b|c}` is one of them; `{3::a|b}` a three times as often; `{2$$a|b|c}` two different ones with ", " between them,
-`{1-2$$ and $$a|b|c}` one or two with " and "; `__name__` is a line of a file of that name, `{2$$__name__}` two of its
-lines. All may be nested, in files too. Braces without a bar or $$ are text, and so are `\\{`, `\\}`.
+`{1-2$$ and $$a|b|c}` one or two with " and "; `__name__` is a line of a file of that name, `__colours/*__` one of all
+files of such names, `{2$$__name__}` two of its lines. All may be nested, in files too. Braces without a bar or $$ are
+text, and so are `\\{`, `\\}`.
 
 What is drawn is a pure function of the seed and of the text: the same on every machine. Linear in the length of what is
 read, and without recursion.
@@ -17,11 +18,11 @@ from typing import TypeAlias
 from sfumato.errors import PromptError
 
 Lines = Callable[[str], Sequence[str]]
-"""The lines of a wildcard's file. Raises PromptError for a name that is none."""
+"""The lines of a wildcard's file, or of all that a name with `*` fits. Raises PromptError for a name that is none."""
 
 DEEPEST = 20  # files that name files
 LONGEST = 200_000  # characters of what is drawn
-_TOKEN = re.compile(r"\\[{}]|[{}|]|__(?P<name>[^\W_](?:(?!__)[\w./-])*)__|[^\\{}|_]+|.", re.DOTALL)
+_TOKEN = re.compile(r"\\[{}]|[{}|]|__(?P<name>(?:[^\W_]|\*)(?:(?!__)[\w./* -])*)(?<! )__|[^\\{}|_]+|.", re.DOTALL)
 _COUNT = re.compile(r"\s*(\d{1,4})?\s*(-)?\s*(\d{1,4})?\s*\$\$")
 _JOINER = re.compile(r"([^$]*)\$\$")
 _WEIGHT = re.compile(r"\s*(\d+\.?\d*|\.\d+)::")
@@ -178,11 +179,13 @@ def _made(pieces: list[_Piece], brace: _Brace) -> _Choice | None:
     if count is not None:
         head = head[count.end() :]
         last = count[3] or (count[1] if not count[2] else "9999")
-        least, most = int(count[1] or (0 if count[2] else 1)), int(last or 1)
-        between = _JOINER.match(head)
-        if between is not None:
-            joiner, head = between[1], head[between.end() :]
+        least, most = int(count[1] or 1), int(last or 1)
         least, most = min(least, most), max(least, most)
+        taken = _joiner_with_bars(head, options)
+        between = _JOINER.match(taken)
+        if between is not None:
+            joiner, head = between[1], taken[between.end() :]
+            options = options[taken[: between.end()].count("|") :]
     options[0] = _without_head(options[0], head)
     weights = []
     for number, option in enumerate(options):
@@ -192,6 +195,18 @@ def _made(pieces: list[_Piece], brace: _Brace) -> _Choice | None:
         if weight is not None:
             options[number] = _without_head(option, text[weight.end() :])
     return _Choice(tuple(map(tuple, options)), tuple(weights), least, most, joiner)
+
+
+def _joiner_with_bars(head: str, options: Sequence[Sequence[_Piece]]) -> str:
+    """What stands behind the count, with the first options where a joiner goes on into them: `{2$$ | $$a|b}`."""
+    texts = [head]
+    for number, option in enumerate(options):
+        texts += [_joined(option)] if number else []
+        if "$" in texts[-1]:
+            return "|".join(texts)
+        if not all(isinstance(piece, str) for piece in option):
+            break
+    return head
 
 
 def _joined(option: Sequence[_Piece]) -> str:
