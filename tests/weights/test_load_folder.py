@@ -134,7 +134,7 @@ def same_weights(one: Model, other: Model) -> bool:
     )
 
 
-def test_a_variant_is_read_when_it_is_asked_for_and_only_then(pipelines: Pipelines, tmp_path: Path) -> None:
+def test_the_only_variant_of_a_folder_is_read_and_noted(pipelines: Pipelines, tmp_path: Path) -> None:
     pipeline, folder = pipelines("sd1")
     copy = shutil.copytree(folder, tmp_path / "model")
     for component in ("unet", "vae", "text_encoder"):
@@ -142,13 +142,25 @@ def test_a_variant_is_read_when_it_is_asked_for_and_only_then(pipelines: Pipelin
             half = {name: tensor.half() for name, tensor in load_file(file).items()}
             file.unlink()
             save_file(half, file.with_name(f"{file.stem}.fp16.safetensors"))
-    with pytest.raises(ModelFileError, match="variant='fp16'"):
-        load(copy)
     with pytest.raises(ModelFileError, match="no variant 'bf16'"):
         load(copy, variant="bf16")
-    model = load(copy, variant="fp16")
-    assert model.dtype is torch.float32  # the default on a CPU
-    assert torch.equal(model.unet.conv_in.weight, pipeline.unet.conv_in.weight.half().float())
+    for asked in ("fp16", None):
+        model = load(copy, variant=asked)
+        assert model.dtype is torch.float32  # the default on a CPU
+        assert torch.equal(model.unet.conv_in.weight, pipeline.unet.conv_in.weight.half().float())
+    assert [note for note in model.notes if "variant" in note] == [
+        f"{name} has no plain weights: its variant 'fp16' is used" for name in ("text_encoder", "unet", "vae")
+    ]
+
+
+def test_of_several_variants_without_a_plain_one_none_is_guessed(pipelines: Pipelines, tmp_path: Path) -> None:
+    copy = shutil.copytree(pipelines("sd1")[1], tmp_path / "model")
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(file, file.with_suffix(".fp16.safetensors"))
+    file.rename(file.with_suffix(".non_ema.safetensors"))
+    with pytest.raises(ModelFileError, match="variant='fp16' or variant='non_ema'"):
+        load(copy)
+    assert load(copy, variant="non_ema").unet is not None
 
 
 def test_a_variant_that_one_component_lacks_is_noted(pipelines: Pipelines, tmp_path: Path) -> None:

@@ -54,8 +54,17 @@ def variants(folder: Path, stem: str) -> list[str]:
 
 
 def component_variant(folder: Path, stem: str, variant: str | None) -> str | None:
-    """Return the variant to use for one component: a model may have it for some only."""
-    return variant if variant in variants(folder, stem) else None
+    """Return the variant to use for one component: a model may have it for some only, or a component in one only.
+
+    What is there in one variant and not plain is used as it is: nobody has a choice, and no file says what to ask for.
+    """
+    there = variants(folder, stem)
+    return variant if variant in there else only_variant(there)
+
+
+def only_variant(there: list[str]) -> str | None:
+    """Return the variant that a component is there in if there is no other and no plain one."""
+    return there[0] if len(there) == 1 and there[0] else None
 
 
 def weight_files(folder: Path) -> list[Path]:

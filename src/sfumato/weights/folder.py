@@ -13,7 +13,14 @@ from sfumato.text.tokenizer import Tokenizer
 from sfumato.weights.autoencoder_file import autoencoder_component, read_autoencoder_config
 from sfumato.weights.build import Part, check_parts
 from sfumato.weights.companion import companion_beside
-from sfumato.weights.component_files import TEXT_STEM, UNET_STEM, component_variant, find_weights, variants
+from sfumato.weights.component_files import (
+    TEXT_STEM,
+    UNET_STEM,
+    component_variant,
+    find_weights,
+    only_variant,
+    variants,
+)
 from sfumato.weights.distilled import (
     distilled_by_name,
     distilled_by_scheduler,
@@ -204,13 +211,14 @@ def folder_prediction(path: Path, scheduler: Mapping[str, Any], asked: str | Non
 
 
 def notes(path: Path, index: Mapping[str, Any], variant: str | None) -> tuple[str, ...]:
-    """Name what is in the folder and is not used, and where the variant was missing."""
+    """Name what is in the folder and is not used, and where another variant is used than was asked for."""
     unused = sorted(name for name in index if not name.startswith("_") and name not in READ and has(index, name))
     found = [f"{name} is not used" for name in unused]
-    if variant is not None:
-        found += [
-            f"{name} has no variant {variant!r}: its plain weights are used"
-            for name in sorted(NETWORKS)
-            if has(index, name) and variant not in variants(path / name, stem_of(name))
-        ]
+    for name in sorted(NETWORKS):
+        there = variants(path / name, stem_of(name)) if has(index, name) else [variant or ""]
+        if (variant or "") in there:
+            continue
+        lacks = f"variant {variant!r}" if variant else "plain weights"
+        used = f"its variant {only!r} is used" if (only := only_variant(there)) else "its plain weights are used"
+        found.append(f"{name} has no {lacks}: {used}")
     return tuple(found)
