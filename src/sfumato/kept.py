@@ -16,7 +16,7 @@ from sfumato.request import Embedding, Lora, Request
 from sfumato.weights.controls import control_file, is_made_of_unet, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
-from sfumato.weights.load import embedded, hollow, open_model, read, with_autoencoder
+from sfumato.weights.load import embedded, hollow, open_model, read
 from sfumato.weights.lora import locate_lora, with_loras
 from sfumato.weights.opened import Opened
 from sfumato.weights.streamed import read_streamed
@@ -159,7 +159,7 @@ class Kept:
 
     def _open(self, name: str | None, vae: str | None, prediction: str | None) -> Opened:
         place = None if name is None or name == embedded_name() else name
-        return with_autoencoder(open_model(place, prediction=prediction), vae)
+        return open_model(place, prediction=prediction, vae=vae)
 
     def _called(self, name: str | None, opened: Opened) -> str:
         return opened.path.name if name is None or name == embedded_name() else name

@@ -2,11 +2,13 @@
 
 import pytest
 
+from sfumato.nn.change import changeable
 from sfumato.nn.clip import TextEncoder
 from sfumato.nn.lora import adaptable
 from sfumato.nn.unet import UNet
 from sfumato.weights.build import on_meta
 from sfumato.weights.families import SD2, SD15, SDXL, SDXL_REFINER, blueprint
+from sfumato.weights.ldm import unet_naming
 from sfumato.weights.lora_names import Key, dotted_name, kohya_name, ldm_paths, parse, unflatten
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -56,6 +58,20 @@ PUBLISHED = {
     f"text_encoder.{LAYER}.self_attn.to_out_lora.down.weight": Key(
         "diffusers-old", "text_encoder", f"{LAYER}.self_attn.out_proj", "down"
     ),
+    # SimpleTuner with LyCORIS, OneTrainer, and ComfyUI's nodes that train, extract and save
+    f"lycoris_{FLAT}_attn1_to_q.lokr_w1": Key("kohya", "unet", f"{BLOCK}.attn1.to_q", "lokr_w1"),
+    f"lora_unet_{FLAT}_attn1_to_q.lora_A.weight": Key("kohya", "unet", f"{BLOCK}.attn1.to_q", "down"),
+    f"unet.{BLOCK}.attn1.to_q.lora_up.weight": Key("kohya", "unet", f"{BLOCK}.attn1.to_q", "up"),
+    f"lora_unet.{BLOCK}.attn1.to_q.lora_down.weight": Key("kohya", "unet", f"{BLOCK}.attn1.to_q", "down"),
+    f"lora_te2.{LAYER}.mlp.fc1.lora_up.weight": Key("kohya", "text_encoder_2", f"{LAYER}.mlp.fc1", "up"),
+    "diffusion_model.input_blocks.1.1.proj_in.lora_up.weight": Key(
+        "comfyui", "unet", "input_blocks_1_1_proj_in", "up", ldm=True
+    ),
+    "diffusion_model.out.2.diff_b": Key("comfyui", "unet", "out_2", "diff_b", ldm=True),
+    f"text_encoders.clip_l.transformer.{LAYER}.mlp.fc1.lora_down.weight": Key(
+        "comfyui", "text_encoder", f"{LAYER}.mlp.fc1", "down"
+    ),
+    f"clip_g.transformer.{LAYER}.mlp.fc2.lora_up.weight": Key("comfyui", "text_encoder_2", f"{LAYER}.mlp.fc2", "up"),
 }
 
 
@@ -101,6 +117,20 @@ def test_every_layer_of_a_family_comes_back_from_every_dialect(family) -> None:
         for dialect in ("diffusers", "peft"):
             found = [parse(each) for each in dotted_name(network, path, dialect)]
             assert found == [Key(dialect, network, path, "down"), Key(dialect, network, path, "up")]
+
+
+@pytest.mark.parametrize("family", [SD15, SDXL], ids=lambda each: each.name)
+def test_every_layer_of_a_unet_comes_back_from_comfyuis_names_norms_too(family) -> None:
+    """They are those of the single file, where the same is checked with diffusers' converter."""
+    config = blueprint(family).unet
+    unet = on_meta(lambda: UNet(config))
+    layers = changeable(unet)
+    assert any("norm" in path for path in layers)
+    ldm = ldm_paths(config, layers)
+    for rule in unet_naming(config, [f"{path}.weight" for path in layers]):
+        found = parse(f"diffusion_model.{rule.theirs.removesuffix('.weight')}.diff")
+        assert found is not None
+        assert f"{ldm[found.path]}.weight" == rule.ours[0]
 
 
 def test_latent_diffusions_names_of_sdxl_are_those_of_sd_scripts() -> None:

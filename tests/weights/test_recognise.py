@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from weights_files import single_file_shapes, write_sparse
 
-from sfumato.errors import WeightsError
+from sfumato.errors import ModelFileError, WeightsError
 from sfumato.weights.describe import describe
 from sfumato.weights.families import FAMILIES, blueprint
+from sfumato.weights.kinds import kind_of
 from sfumato.weights.load import load, open_model
+from sfumato.weights.lora_file import open_lora
 from sfumato.weights.recognise import recognise
 
 UNET = "model.diffusion_model."
@@ -114,6 +116,7 @@ def channels(name: str, count: int) -> dict[str, tuple[int, ...]]:
     return {**shapes, key: (shapes[key][0], count, 3, 3)}
 
 
+CROSS = "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "no autoencoder": (without("sd15", "first_stage_model."), "Stable Diffusion 1.x without its autoencoder"),
     "no text encoder": (without("sd2", "cond_stage_model."), "Stable Diffusion 2.x without its text encoder"),
@@ -127,10 +130,35 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "InstructPix2Pix of SD 2.x": (channels("sd2", 8), "with 8 input channels"),
     "depth": (channels("sd2", 5), "a depth-conditioned model"),
     "upscaler x4": (channels("sd2", 7), "an upscaling model"),
+    "upscaler x4 as published": (
+        {UNET + "input_blocks.0.0.weight": (256, 7, 3, 3), UNET + CROSS: (512, 1024)},
+        "an upscaling model",
+    ),
+    "Stable Video Diffusion": ({**channels("sd2", 8), UNET + "input_blocks.1.1.time_stack.0.ff.x": (1,)}, "Video"),
+    "Zero123": ({**channels("sd15", 8), "cc_projection.weight": (768, 772)}, "Zero123"),
+    "scaled 8 bits": ({**channels("sdxl", 4), UNET + "scaled_fp8": (2,)}, "8-bit numbers with scales of their own"),
+    "without its beginning": (renamed("sd15", "model."), "have lost their beginning, 'model.'"),
     "odd channels": (channels("sd15", 6), "with 6 input channels"),
     "kohya LoRA": ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320, 1, 1)}, "a LoRA"),
     "diffusers LoRA": ({"unet.down_blocks.0.attentions.0.proj_in.lora.down.weight": (8, 320)}, "a LoRA"),
     "PEFT LoRA": ({"base_model.model.mid_block.attn1.to_q.lora_A.weight": (8, 320)}, "a LoRA"),
+    "LoRA of Flux, kohya's": ({"lora_unet_double_blocks_0_img_mlp_0.lora_down.weight": (4, 8)}, "another network"),
+    "LoRA of Flux, diffusers'": (
+        {"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": (4, 8)},
+        "another network",
+    ),
+    "LoRA of SD 3": ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_up.weight": (8, 4)}, "another network"),
+    "LoRA of a motion module": (
+        {"down_blocks.0.motion_modules.0.attention_blocks.0.processor.to_q_lora.down.weight": (4, 8)},
+        "another network",
+    ),
+    "LLLite": ({"lllite_unet_input_blocks_4_1_attn1_to_q.conditioning1.0.weight": (16, 3, 4, 4)}, "an LLLite"),
+    "IP-Adapter FaceID": (
+        {"ip_adapter.0.to_q_lora.down.weight": (128, 320), "image_proj.proj.0.weight": (1024, 512)},
+        "an IP-Adapter",
+    ),
+    "TAESD": ({"1.weight": (64, 4, 3, 3), "3.conv.0.weight": (64, 64, 3, 3)}, "a tiny autoencoder"),
+    "GLIGEN": ({"position_net.null_position_feature": (64,)}, "a GLIGEN"),
     "LoKr": ({"lora_unet_mid_block_attn1_to_q.lokr_w1": (8, 8)}, "a LoRA"),
     "ControlNet": ({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}, "a ControlNet"),
     "diffusers ControlNet": ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}, "a ControlNet"),
@@ -171,3 +199,31 @@ def test_the_unet_of_a_diffusers_folder_is_called_so(tmp_path: Path) -> None:
     }
     with pytest.raises(WeightsError, match=r"the UNet of Stable Diffusion 1\.x alone, out of"):
         load(write_sparse(tmp_path / "file.safetensors", shapes))
+
+
+def test_an_adapter_of_another_network_is_added_as_nothing_and_refused_by_its_name(tmp_path: Path) -> None:
+    shapes = {f"transformer.single_transformer_blocks.0.attn.to_q.lora_{half}.weight": (8, 8) for half in "AB"}
+    path = write_sparse(tmp_path / "flux.safetensors", shapes)
+    for read in (kind_of, open_lora):
+        with pytest.raises(
+            (ModelFileError, WeightsError), match="an adapter for another network than Stable Diffusion"
+        ):
+            read(path)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl-inpaint"])
+def test_a_checkpoint_without_its_autoencoder_is_a_model_once_another_is_named(tmp_path: Path, name: str) -> None:
+    path = write_sparse(tmp_path / "bare.safetensors", without(name, "first_stage_model."))
+    vae = write_sparse(tmp_path / "vae.safetensors", renamed(name, "first_stage_model."))
+    with pytest.raises(
+        WeightsError, match=r"without its autoencoder .*\. Name an autoencoder for it, too: vae, or --vae"
+    ):
+        open_model(path)
+    assert kind_of(path)[0] == "model"
+    opened = open_model(path, vae=vae)
+    assert opened.family.name == name
+    assert opened.components["vae"].tensors.paths == (vae,)
+    assert opened.components["unet"].tensors.paths == (path,)
+    short = write_sparse(tmp_path / "short.safetensors", without(name, "first_stage_model.", UNET + "out."))
+    with pytest.raises(WeightsError, match=r"tensors missing, first '"):
+        open_model(short, vae=vae)

@@ -112,14 +112,14 @@ def refused(request: Request) -> dict[str, str] | None:
     """What of a request's files does not go with its model, or with what is asked of them: the field, and why."""
     from sfumato.named import checks
     from sfumato.text.words import named_loras
-    from sfumato.weights.load import hollow, open_model, with_autoencoder
+    from sfumato.weights.load import hollow, open_model
     from sfumato.wording import filled_in
 
     field = "vae"
     try:
-        opened = open_model(None if request.model == embedded_name() else request.model, prediction=request.prediction)
-        opened = with_autoencoder(replace(opened, prediction=opened.prediction or "epsilon"), request.vae)
-        model = hollow(opened, request.model or "")
+        name = None if request.model == embedded_name() else request.model
+        opened = open_model(name, prediction=request.prediction, vae=request.vae)
+        model = hollow(replace(opened, prediction=opened.prediction or "epsilon"), request.model or "")
         for field, check in checks(request, model, named_loras(request, filled_in(request))):  # noqa: B007
             check()
     except (SfumatoError, OSError) as error:

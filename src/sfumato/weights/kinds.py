@@ -37,7 +37,7 @@ def kind_of(path: Path) -> tuple[Kind, str]:
     if METADATA in tensors.metadata:
         return "model", "its metadata has sfumato's configurations"
     looks = recognise(shapes_of(tensors))
-    if looks.family is not None:
+    if looks.family is not None or looks.almost is not None:  # the latter draws with an autoencoder that is brought
         return "model", f"{looks.what}: {looks.reason}"
     for called, kind in CALLED:
         if looks.what.startswith(called):

@@ -58,8 +58,7 @@ def load(
     Raises ModelNotFoundError; ModelFileError for a file that is damaged or no model file; WeightsError for one that
     holds something else than the model it should be; ConfigError for options that sfumato does not have.
     """
-    opened = open_model(name, variant=variant, prediction=prediction, revision=revision, ema=ema)
-    opened = with_autoencoder(opened, vae, variant)
+    opened = open_model(name, variant=variant, prediction=prediction, revision=revision, ema=ema, vae=vae)
     device = torch.device(device)
     if dtype is None and device.type == "cpu":
         dtype = torch.float32
@@ -74,6 +73,7 @@ def open_model(
     prediction: str | None = None,
     revision: str | None = None,
     ema: bool = False,
+    vae: str | Path | None = None,
 ) -> Opened:
     """Find a model and compare its files with its networks, without reading a weight. Options and errors: `load`."""
     path = embedded() if name is None else locate(name, revision)
@@ -81,11 +81,13 @@ def open_model(
     if path.is_dir():
         path = the_file(path) or path
     if path.is_dir():
-        return open_folder(path, variant, prediction)
-    return open_single(path, prediction, ema=ema)
+        opened = open_folder(path, variant, prediction)
+    else:
+        opened = open_single(path, prediction, ema=ema, autoencoder_brought=vae is not None)
+    return with_autoencoder(opened, vae, variant)
 
 
-def with_autoencoder(opened: Opened, vae: str | Path | None, variant: str | None = None) -> Opened:
+def with_autoencoder(opened: Opened, vae: str | Path | None, variant: str | None) -> Opened:
     """Return an opened model with another autoencoder, by its name; as it is without one. Errors: `load`'s."""
     if vae is None:
         return opened

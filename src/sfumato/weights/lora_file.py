@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfumato.errors import ModelFileError, WeightsError
-from sfumato.nn.change import Change
-from sfumato.nn.lora import Changes, adaptable
+from sfumato.nn.change import Change, changeable
+from sfumato.nn.lora import Changes
 from sfumato.nn.unet import UNet
 from sfumato.weights.build import on_meta, shapes_of
 from sfumato.weights.component_files import SUFFIXES, weight_files
@@ -18,7 +18,7 @@ from sfumato.weights.lora_alphas import Alphas, read_alpha, stated_alphas
 from sfumato.weights.lora_family import Widths, lora_family
 from sfumato.weights.lora_kinds import Entry, change_of, inputs_of, kind_of, rank_of
 from sfumato.weights.lora_names import PURE, TEXT, TEXT_2, UNET, WIDE_TOWER, Dialect, Key, ldm_paths, parse
-from sfumato.weights.recognise import recognise
+from sfumato.weights.recognise import FOREIGN_LORA, recognise
 
 # In a folder: diffusers' name, and peft's; as pickles too.
 FILES = (
@@ -35,6 +35,7 @@ OTHER_KINDS = (
     (re.compile(r"\.lora_B(\.\w+)?\.bias$"), "a LoRA with biases"),
     (re.compile(r"\.lora_embedding_[AB]"), "a LoRA of an embedding"),
 )
+INWARD = ("down", "hada_w1_b", "b2")  # tensors whose second size is the layer's input
 EXTREME = 1e6  # ours: an alpha beyond leaves nothing of a weight in float32
 
 
@@ -96,8 +97,8 @@ def open_lora(path: Path, unet: UNet | None = None) -> OpenedLora:
     tensors = open_file(path)
     keys = {name: key for name in tensors if (key := parse(name)) is not None}
     refuse_other_kinds(path, tensors)
-    if not any(key.role != "alpha" for key in keys.values()):
-        looks = recognise(shapes_of(tensors))
+    looks = recognise(shapes_of(tensors))
+    if looks.what == FOREIGN_LORA or not any(key.role != "alpha" for key in keys.values()):
         raise WeightsError(f"{path} is not a LoRA: it looks like {looks.what} ({looks.reason}). Name a LoRA's file.")
     dialect = Counter(key.dialect for key in keys.values() if key.role != "alpha").most_common(1)[0][0]
     roles, unmatched = by_layer(keys, tensors, unet)
@@ -183,14 +184,14 @@ def by_layer(
 def ldm_layers(keys: Mapping[str, Key], tensors: TensorFile, unet: UNet | None) -> dict[str, str]:
     """Return what latent-diffusion's names mean in this UNet; without one, in that of the family that it looks like."""
     if unet is None:
-        downs = [(key.path, tensors.infos[name].shape) for name, key in keys.items() if key.role == "down"]
+        downs = [(key.path, tensors.infos[name].shape) for name, key in keys.items() if key.role in INWARD]
         widths = {path.replace("_to_", ".to_"): shape[1] for path, shape in downs if len(shape) > 1}
         family, _ = lora_family({UNET: widths}, tensors.metadata)
         if family is None:
             return {}
         config = blueprint(FAMILIES[family]).unet
         unet = on_meta(lambda: UNet(config))
-    return ldm_paths(unet.config, adaptable(unet))
+    return ldm_paths(unet.config, changeable(unet))
 
 
 def check_pairs(path: Path, roles: Mapping[tuple[str, str], Mapping[str, str]], tensors: TensorFile) -> None:

@@ -1,17 +1,19 @@
-"""What adapters' files call their tensors: four dialects for the same things, such as a layer's down, up and alpha.
+"""What adapters' files call their tensors: five dialects for the same things, such as a layer's down, up and alpha.
 
     kohya          lora_unet_down_blocks_0_..._attn1_to_q.lora_down.weight, lora_te_..., SDXL: lora_te1_, lora_te2_
     diffusers      unet.down_blocks.0....attn1.to_q.lora.down.weight, text_encoder....lora_linear_layer.down.weight
     peft           unet.down_blocks.0....attn1.to_q.lora_A.weight, or base_model.model.down_blocks.0...., B for up
     diffusers-old  down_blocks.0....attn1.processor.to_q_lora.down.weight
+    comfyui        diffusion_model.input_blocks.1.1....attn1.to_q.lora_down.weight, text_encoders.clip_l.transformer....
 
-LyCORIS' kinds have kohya's names with other ends, .hada_w1_a, or peft's. kohya's OFT begins with oft_unet_.
+LyCORIS' kinds have kohya's names with other ends, .hada_w1_a, or peft's. kohya's OFT begins with oft_unet_, what
+SimpleTuner trains with LyCORIS with lycoris_, and OneTrainer may write kohya's names with the path's own dots.
 
 In kohya's names underscores stand for the dots of a path. They are told apart from a name's own underscores by the
 names that layers can have, so that no network is needed to read a file. SDXL's UNet also has latent-diffusion's names
 there, input_blocks_4_1_...: what they mean depends on the network (`ldm_paths`).
 https://github.com/kohya-ss/sd-scripts: networks/lora.py; https://github.com/huggingface/diffusers:
-src/diffusers/utils/state_dict_utils.py
+src/diffusers/utils/state_dict_utils.py; https://github.com/comfyanonymous/ComfyUI: comfy/lora.py, model_lora_keys_unet
 """
 
 import re
@@ -22,7 +24,7 @@ from typing import Literal
 from sfumato.nn.unet import UNetConfig
 from sfumato.weights.ldm import unet_naming
 
-Dialect = Literal["kohya", "diffusers", "peft", "diffusers-old"]
+Dialect = Literal["kohya", "diffusers", "peft", "diffusers-old", "comfyui"]
 
 UNET, TEXT, TEXT_2 = "unet", "text_encoder", "text_encoder_2"  # as in a diffusers folder
 WORDS = {
@@ -36,13 +38,15 @@ STEPS = {
     network: re.compile(rf"({'|'.join(sorted(words.split(), key=len, reverse=True))}|\d+)(?:_|$)")
     for network, words in WORDS.items()
 }
-KOHYA = re.compile(r"(?:lora|oft)_(unet|te|te1|te2)_([^.]+)\.(.+)")
+KOHYA = re.compile(r"(?:(?:lora|oft)_(unet|te|te1|te2)|lycoris)_([^.]+)\.(.+)")
 LYCORIS = "hada_w1_a hada_w1_b hada_w2_a hada_w2_b hada_t1 hada_t2 lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a"
 LYCORIS += " lokr_w2_b lokr_t2 oft_blocks rescale on_input diff diff_b w_norm b_norm dora_scale"
 KOHYA_ENDS = {
     "lora_down.weight": "down",
     "lora_up.weight": "up",
     "lora_mid.weight": "mid",
+    "lora_A.weight": "down",
+    "lora_B.weight": "up",
     "alpha": "alpha",
     "weight": "factors",  # of an (IA)^3
     "oft_diag": "oft_blocks",  # as LyCORIS called them first
@@ -53,6 +57,7 @@ KOHYA_NETWORKS = {"unet": UNET, "te": TEXT, "te1": TEXT, "te2": TEXT_2}
 DOTTED = re.compile(
     r"(?P<path>[^\s]+?)(?:"
     r"\.lora_(?P<peft>[AB])(?:\.\w+)?\.weight|"
+    r"\.lora_(?P<kohya>down|up|mid)\.weight|"
     r"\.lora(?:_linear_layer)?\.(?P<new>down|up)\.weight|"
     r"_lora\.(?P<old>down|up)\.weight|"
     r"\.lora_(?P<magnitude>magnitude)_vector(?:\.\w+){0,2}|"
@@ -60,6 +65,20 @@ DOTTED = re.compile(
     rf"\.(?P<other>ia3_l|{LYCORIS.replace(' ', '|')})(?:\.\w+)?|"
     r"\.(?P<alpha>alpha))"
 )
+# What a path with dots begins with, and whose layer it then is.
+PREFIXES = {
+    "unet": UNET,
+    "text_encoder": TEXT,
+    "text_encoder_2": TEXT_2,
+    "lora_unet": UNET,
+    "lora_te": TEXT,
+    "lora_te1": TEXT,
+    "lora_te2": TEXT_2,
+    **{f"{start}clip_{tower}.transformer": TEXT for start in ("", "text_encoders.") for tower in "lh"},
+    **{f"{start}clip_g.transformer": TEXT_2 for start in ("", "text_encoders.")},
+}
+PREFIX = re.compile(rf"({'|'.join(map(re.escape, PREFIXES))})\.")
+LDM = "diffusion_model."  # before latent-diffusion's names of a UNet's layers
 ROLES = {"A": "down", "down": "down", "B": "up", "up": "up", "alpha": "alpha"}
 PURE = "base_model.model."  # before a path in an adapter of peft's own
 OLD_UNET = {"to_out": "to_out.0"}
@@ -85,7 +104,7 @@ class Key:
 
 def parse(name: str) -> Key | None:
     """Return what a tensor's name means, or None if it is none of a LoRA's."""
-    return parse_kohya(name) if name.startswith(("lora_", "oft_")) else parse_dotted(name)
+    return parse_kohya(name) or parse_dotted(name)
 
 
 def parse_kohya(name: str) -> Key | None:
@@ -94,7 +113,7 @@ def parse_kohya(name: str) -> Key | None:
     role = None if found is None else KOHYA_ENDS.get(found[3])
     if found is None or role is None:
         return None
-    network, flat = KOHYA_NETWORKS[found[1]], found[2]
+    network, flat = KOHYA_NETWORKS[found[1] or "unet"], found[2]
     path = unflatten(flat, network)
     if path is not None:
         return Key("kohya", network, whole(path, network), role)
@@ -106,10 +125,16 @@ def parse_dotted(name: str) -> Key | None:
     found = DOTTED.fullmatch(name)
     if found is None:
         return None
+    plain = found["new"] or found["alpha"]
+    which = found["peft"] or found["kohya"] or found["old"] or plain
+    which = which or found["magnitude"] or found["rotation"] or found["other"]
+    role = ROLES.get(which, which)
     path, told = found["path"].removeprefix(PURE), True
-    network, dot, rest = path.partition(".")
-    if dot and network in (UNET, TEXT, TEXT_2):
-        path = rest
+    if path.startswith(LDM):
+        return Key("comfyui", UNET, path.removeprefix(LDM).replace(".", "_"), role, ldm=True)
+    start = PREFIX.match(path)
+    if start is not None:
+        network, path = PREFIXES[start[1]], path[start.end() :]
     else:
         network, told = (TEXT if path.startswith(("text_model.", "encoder.layers.")) else UNET), False
     path = path.replace(".processor.", ".")
@@ -120,10 +145,12 @@ def parse_dotted(name: str) -> Key | None:
     path = whole(path, network)
     if unflatten(path.replace(".", "_"), network) != path:
         return None
-    plain = found["new"] or found["alpha"]
     dialect: Dialect = "diffusers-old" if found["old"] else "diffusers" if plain else "peft"
-    which = found["peft"] or found["old"] or plain or found["magnitude"] or found["rotation"] or found["other"]
-    return Key(dialect, network, path, ROLES.get(which, which), told)
+    if start is not None and start[1].startswith(("clip_", "text_encoders.")):
+        dialect = "comfyui"
+    elif found["kohya"]:
+        dialect = "kohya"
+    return Key(dialect, network, path, role, told)
 
 
 def whole(path: str, network: str) -> str:

@@ -22,15 +22,22 @@ TEXT_PREFIXES = {
     "sdxl": (SDXL_CLIP_PREFIX, SDXL_OPENCLIP_PREFIX),
     "sdxl-refiner": (REFINER_PREFIX,),
 }
+ITS_AUTOENCODER = "its autoencoder"
 LORA = "a LoRA"
+FOREIGN_LORA = "an adapter for another network than Stable Diffusion's (Flux, SD 3, a motion module or alike)"
+# Of adapters' names: how those of other networks begin, and what else only they have.
+FOREIGN_STARTS = ("transformer.", "lora_transformer_", "lycoris_transformer_blocks", "lycoris_single_", "lora_prior_")
+FOREIGN_STARTS += ("diffusion_model.blocks.", "diffusion_model.layers.", "lora_unet_blocks_", "lora_unet_layers_")
+FOREIGN_PARTS = ("double_blocks", "single_blocks", "joint_blocks", "single_transformer_blocks", "motion_modules")
 # Parts of a tensor's name that only one kind of file has, most telling first.
 TELLTALES = (
+    (("ip_adapter.", "image_proj."), "an IP-Adapter"),  # FaceID's has LoRAs in it
+    (("lllite_unet",), "an LLLite, kohya's small kind of ControlNet"),
     (("lora_down", "lora_up", ".lora_A.", ".lora_B.", ".lora.down.", "_lora.down."), LORA),
     (("hada_w1_a", "lokr_w1", "lokr_w2", "oft_blocks", "oft_diag", "dora_scale", ".oft_R", ".ia3_l"), LORA),
     (("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_"), LORA),
-    (("ip_adapter.", "image_proj."), "an IP-Adapter"),
+    (("motion_modules",), "an AnimateDiff motion module, or a network with some"),
     (("control_model.", "input_hint_block", "controlnet_cond_embedding"), "a ControlNet"),
-    (("motion_modules",), "an AnimateDiff motion module"),
     (("adapter.body.", "body.0.resnets.0.block1"), "a T2I-Adapter"),
     (("string_to_param", "emb_params", "emp_params"), "a textual inversion embedding"),
     (("edm_mean", "edm_vpred.", "edm_vpred"), "a model in EDM's parameterisation (Playground 2.5 and others)"),
@@ -38,19 +45,39 @@ TELLTALES = (
     (("double_blocks.", "single_transformer_blocks."), "Flux or a model like it"),
     (("clip_txt_mapper", "channelwise."), "Stable Cascade"),
     (("double_layers.", "double_stream_blocks.", "cap_embedder.", "patchify_proj"), "a diffusion transformer"),
+    (("id_encoder.",), "a PhotoMaker"),
+    (("position_net.", "fuser.linear"), "a GLIGEN"),
+    (("3.conv.0.weight", "decoder.layers.1.", "taesd"), "a tiny autoencoder (TAESD)"),
     (("vision_model.", "visual_projection"), "a CLIP with its vision tower"),
     (("conv_first.weight", "model.0.weight", "RDB1.conv1"), "an upscaler (ESRGAN or alike)"),
     (("lm_head.", "model.layers.0.", "block.0.layer.0.SelfAttention"), "a language model"),
 )
 
 
+# Of whole checkpoints: what their networks have beside a family's own layers.
+ADDITIONS = (
+    ("time_stack.", "Stable Video Diffusion"),
+    ("cc_projection.", "Zero123"),
+    ("edm_mean", "a model in EDM's parameterisation (Playground 2.5 and others)"),
+    ("edm_vpred", "a model in EDM's parameterisation (Playground 2.5 and others)"),
+    ("control_model.", "a model with a ControlNet in it"),
+    ("scaled_fp8", "a model of 8-bit numbers with scales of their own"),
+    (".scale_weight", "a model of 8-bit numbers with scales of their own"),
+    (".absmax", "a model that bitsandbytes quantised"),
+)
+
+
 @dataclass(frozen=True)
 class Recognised:
-    """What the tensors are, in words; the family when it is a whole checkpoint of one; and what shows it."""
+    """What the tensors are, in words; the family when it is a whole checkpoint of one; and what shows it.
+
+    `almost`: the family of a checkpoint that lacks its autoencoder and nothing else.
+    """
 
     what: str
     family: Family | None
     reason: str
+    almost: Family | None = None
 
 
 def recognise(shapes: Shapes) -> Recognised:
@@ -59,16 +86,24 @@ def recognise(shapes: Shapes) -> Recognised:
         return Recognised("a file without tensors", None, "it has none")
     if UNET_PREFIX + "input_blocks.0.0.weight" in shapes:
         return recognise_checkpoint(shapes)
+    if "diffusion_model.input_blocks.0.0.weight" in shapes:
+        return Recognised("a checkpoint whose names have lost their beginning, 'model.'", None, "they begin without it")
     for parts, what in TELLTALES:
         found = next((name for name in shapes if any(part in name for part in parts)), None)
         if found is not None:
-            return Recognised(what, None, f"it has {found!r}")
+            foreign = next((name for name in shapes if what == LORA and is_foreign(name)), None)
+            return Recognised(FOREIGN_LORA if foreign else what, None, f"it has {foreign or found!r}")
     for test in (recognise_part, recognise_embedding):
         part = test(shapes)
         if part is not None:
             return part
     names = ", ".join(repr(name[:80]) for name in list(shapes)[:3])
     return Recognised("nothing that sfumato knows", None, f"{counted(len(shapes), 'tensor')}, first {names or 'none'}")
+
+
+def is_foreign(name: str) -> bool:
+    """Say whether an adapter's tensor is for a layer that only other networks have."""
+    return name.startswith(FOREIGN_STARTS) or any(part in name for part in FOREIGN_PARTS)
 
 
 def counted(count: int, what: str) -> str:
@@ -82,10 +117,14 @@ def recognise_checkpoint(shapes: Shapes) -> Recognised:
     context = context_width(shapes, UNET_PREFIX)
     reason = f"its UNet starts with {width} features from {channels} channels and attends to {context} text features"
     base = BASES.get((width, context))
-    foreign = next((name for name in shapes if name.startswith(("control_model.", "edm_mean", "edm_vpred"))), None)
-    if base is None or foreign is not None:
-        kind = "a latent diffusion model of no published family" if base is None else "a model with additions"
-        return Recognised(kind, None, reason if foreign is None else f"it has {foreign!r}")
+    for part, what in ADDITIONS:
+        found = next((name for name in shapes if part in name), None)
+        if found is not None:
+            return Recognised(what, None, f"it has {found!r}")
+    if base is None and channels in OTHER_INPUTS:
+        return Recognised(OTHER_INPUTS[channels], None, reason)
+    if base is None:
+        return Recognised("a latent diffusion model of no published family", None, reason)
     title = FAMILIES[base].title
     if channels in OTHER_INPUTS:
         return Recognised(f"{OTHER_INPUTS[channels]} of {title}'s kind", None, reason)
@@ -95,13 +134,14 @@ def recognise_checkpoint(shapes: Shapes) -> Recognised:
         return Recognised(f"{title} with {channels} input channels", None, reason)
     missing = missing_parts(shapes, family)
     if missing:
-        return Recognised(f"{family.title} without {' and '.join(missing)}", None, reason)
+        almost = family if missing == [ITS_AUTOENCODER] else None
+        return Recognised(f"{family.title} without {' and '.join(missing)}", None, reason, almost)
     return Recognised(family.title, family, reason)
 
 
 def missing_parts(shapes: Shapes, family: Family) -> list[str]:
     """Name the parts of a checkpoint of this family that are not in the file at all."""
-    prefixes = {"its autoencoder": (AUTOENCODER_PREFIX,), "its text encoder": TEXT_PREFIXES[family.text]}
+    prefixes = {ITS_AUTOENCODER: (AUTOENCODER_PREFIX,), "its text encoder": TEXT_PREFIXES[family.text]}
     return [
         part
         for part, wanted in prefixes.items()

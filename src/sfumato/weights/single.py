@@ -79,15 +79,22 @@ class Plan:
     options: Mapping[str, Any]
 
 
-def open_single(path: Path, prediction: str | None = None, *, ema: bool = False) -> Opened:
+def open_single(
+    path: Path, prediction: str | None = None, *, ema: bool = False, autoencoder_brought: bool = False
+) -> Opened:
     """Open a single-file checkpoint; with `ema`, its averaged UNet instead of the trained one.
 
+    `autoencoder_brought`: another is used in place of the file's own, which may be missing.
     Raises WeightsError for a file that is not a whole checkpoint of one family.
     """
     tensors = open_file(path)
     shapes = shapes_of(tensors)
     found = recognise(shapes)
-    plan = read_plan(path, tensors.metadata[METADATA]) if METADATA in tensors.metadata else plan_of(path, found)
+    plan = (
+        read_plan(path, tensors.metadata[METADATA])
+        if METADATA in tensors.metadata
+        else plan_of(path, found, bare=autoencoder_brought)
+    )
     build = plan.blueprint
     kind = build.family.text
     check_fit(path, build.unet, build.autoencoder, build.text)
@@ -100,7 +107,9 @@ def open_single(path: Path, prediction: str | None = None, *, ema: bool = False)
     components = (unet, autoencoder, *text)
     known = {rule.theirs for component in components for rule in component.part.naming}
     unknown, notes = sort_strays([name for name in tensors if name not in known], ema=ema)
-    check_parts(path, build.family.title, [component.part for component in components], tensors, unknown)
+    bare = autoencoder_brought and found.almost is not None
+    checked = (unet, *text) if bare else components
+    check_parts(path, build.family.title, [component.part for component in checked], tensors, unknown)
     stated, why = told_prediction(path, build.family, tensors, prediction)
     family, scheduler, reason = build.family, build.scheduler, "its metadata has the configurations"
     if METADATA not in tensors.metadata:  # which have defaults of its own
@@ -123,14 +132,19 @@ def open_single(path: Path, prediction: str | None = None, *, ema: bool = False)
     )
 
 
-def plan_of(path: Path, found: Recognised) -> Plan:
-    """Return the published configurations of the family that was recognised. Raises WeightsError if there is none."""
-    if found.family is None:
+def plan_of(path: Path, found: Recognised, *, bare: bool = False) -> Plan:
+    """Return the published configurations of the family that was recognised. Raises WeightsError if there is none.
+
+    `bare`: the autoencoder may be missing.
+    """
+    family = found.family or (found.almost if bare else None)
+    if family is None:
+        remedy = "Name a whole checkpoint of Stable Diffusion 1.x, 2.x or XL."
+        if found.almost is not None:
+            remedy = "Name an autoencoder for it, too: vae, or --vae."
         raise WeightsError(
-            f"{path} is not a model that can draw: it looks like {found.what} ({found.reason}). Name a whole "
-            "checkpoint of Stable Diffusion 1.x, 2.x or XL."
+            f"{path} is not a model that can draw: it looks like {found.what} ({found.reason}). {remedy}"
         )
-    family = found.family
     pads = {"clip": (END,), "openclip": ("!",), "sdxl": (END, "!"), "sdxl-refiner": ("!",)}[family.text]
     refiner = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
     options = refiner if family.text == "sdxl-refiner" else {}
