@@ -26,7 +26,13 @@ ITS_AUTOENCODER = "its autoencoder"
 LORA = "a LoRA"
 FOREIGN_LORA = "an adapter for another network than Stable Diffusion's (Flux, SD 3, a motion module or alike)"
 # Of adapters' names: how those of other networks begin, and what else only they have.
-FOREIGN_STARTS = ("transformer.", "lora_transformer_", "lycoris_transformer_blocks", "lycoris_single_", "lora_prior_")
+FOREIGN_STARTS: tuple[str, ...] = (
+    "transformer.",
+    "lora_transformer_",
+    "lycoris_transformer_blocks",
+    "lycoris_single_",
+    "lora_prior_",
+)
 FOREIGN_STARTS += ("diffusion_model.blocks.", "diffusion_model.layers.", "lora_unet_blocks_", "lora_unet_layers_")
 FOREIGN_PARTS = ("double_blocks", "single_blocks", "joint_blocks", "single_transformer_blocks", "motion_modules")
 # Parts of a tensor's name that only one kind of file has, most telling first.
