@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
 CONSTANT = 90 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
 NARROW = 60 << 20  # bytes more where numbers are not float32: wider copies, on processors that need them
+WIDER = 1.3  # times what an autoencoder holds in such numbers: convolutions make float32 of them
 UNITS = 2.25  # times the largest layer, where weights stay on the disk: its pages, its copies in other orders, holes
+EDGES = 24 << 20  # bytes of pages at the edges of such layers, which stay
 TILE = 512  # pixels of an autoencoder's tile
 UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
 MOST = 12 * 1024  # bytes for each pixel of a picture, of SD 1.x and XL in float32 with guidance: measured, and doubled
@@ -97,7 +99,7 @@ class Held:
         every = (unit for each in self._models for network in networks(each) for _, unit in units(network))
         layers = (unit for unit in every if not isinstance(unit, nn.Embedding))  # of tables only rows are looked at
         largest = max(map(parameters_of, layers)) * self._dtype.itemsize
-        return int(UNITS * largest), largest
+        return int(UNITS * largest) + EDGES, largest + EDGES
 
     def _weights(self, streams: bool) -> int:
         size = sum(map(parameters_of, self._beside.networks)) * self._dtype.itemsize
@@ -125,7 +127,9 @@ class Held:
         if key not in self._counted:
             model = replace(self._model, tiled_above=tiled_above)
             dtype = autoencoder_dtype(model.family, model.autoencoder, self._dtype) or self._dtype
-            self._counted[key] = count_autoencoder(model, self._shape, dtype)
+            found = count_autoencoder(model, self._shape, dtype)
+            wider = 1 if dtype is torch.float32 else WIDER
+            self._counted[key] = replace(found, process=int(wider * found.process))
         return self._counted[key]
 
     def _upscaler(self) -> Footprint:
