@@ -25,7 +25,7 @@ def main() -> None:
 
     from bench import blank
     from sfumato.engine import Engine
-    from sfumato.memory import resident
+    from sfumato.memory.sizes import resident
     from sfumato.request import Request
 
     with tempfile.TemporaryDirectory() as folder:

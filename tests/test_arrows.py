@@ -69,12 +69,14 @@ ARROWS: dict[str, set[str]] = {
         # whether a model has the masking that is asked for, before anything is drawn
         "evaluate": "generation guides operations events scenes request model images",
         # the process that answers HTTP: the torch-free half of the house, and of the worker only its process
-        "server": "admission confined request wording controls.preprocess metadata opening text.networks text.tokenizer"
-        " text.prompt text.words weights.locate weights.known weights.hashing weights.writing weights.adopted"
-        " weights.registry weights.titles weights.header fitting scenes.vocabulary",
+        "server": "admission confined request wording memory.need memory.shape memory.sizes controls.preprocess"
+        " metadata opening text.networks text.tokenizer text.prompt text.words weights.locate weights.known"
+        " weights.hashing weights.writing weights.adopted weights.registry weights.titles weights.header fitting"
+        " scenes.vocabulary",
         "server.worker": "server allocator engine events metadata replay request weights",  # the process that draws
         # and the one that describes models, and what a request names beside one
-        "server.describe": "server named diffusion guides job metadata text.words weights wording request",
+        "server.describe": "server named devices memory model diffusion guides job metadata text.words weights wording"
+        " request",
         "client": "request events metadata opening server.values",
         "cli": "allocator client controls devices engine evaluate events images metadata operations replay request"
         " scenes batch plots server speed upscaling text train weights wording",
@@ -100,6 +102,9 @@ TORCH_FREE += (
     "wording",
     "batch.rows",
     "fitting",
+    "memory.need",
+    "memory.shape",
+    "memory.sizes",
     "opening",
     "weights.locate",
     "weights.known",

@@ -10,7 +10,7 @@ from sfumato.generation import stream
 from sfumato.guides import sampled, traits_of
 from sfumato.images import NO_PICTURES, Pictures, PictureSource
 from sfumato.job import defaults_of
-from sfumato.memory import picture_size
+from sfumato.memory.asked import picture_size
 from sfumato.model import Model
 from sfumato.named import check_there, checks
 from sfumato.planning import Planning

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sfumato.controls.reading import control_names, told_task
-from sfumato.memory import upscaler_of
+from sfumato.memory.beside import upscaler_of
 from sfumato.model import Model
 from sfumato.request import Control, Embedding, ImagePrompt, Lora, Request
 from sfumato.upscaling import check_upscaler

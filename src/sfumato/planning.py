@@ -7,23 +7,12 @@ import torch
 
 from sfumato.images import NO_PICTURES, Pictures, PictureSource
 from sfumato.kept import Kept, ModelKey
-from sfumato.memory import (
-    TILE,
-    Plan,
-    available,
-    bytes_of,
-    checked_budget,
-    files_beside,
-    make_plan,
-    networks,
-    open_beside,
-    picture_size,
-    readable_size,
-    resident,
-    shape_of,
-    size_of,
-    surely_fits,
-)
+from sfumato.memory.asked import picture_size, size_of
+from sfumato.memory.beside import files_beside, open_beside
+from sfumato.memory.held import TILE, bytes_of, networks
+from sfumato.memory.plan import Plan, make_plan
+from sfumato.memory.shape import shape_of, surely_fits
+from sfumato.memory.sizes import available, checked_budget, readable_size, resident
 from sfumato.request import Lora, Request
 from sfumato.request.said import Said
 from sfumato.text.words import AS_WRITTEN, named_loras

@@ -19,7 +19,10 @@ from sfumato.engine import Engine
 from sfumato.errors import MemoryLimitError, RequestError
 from sfumato.events import Finished
 from sfumato.generation import generate
-from sfumato.memory import Held, Plan, Shape, make_plan, networks, parse_size, resident, shape_of
+from sfumato.memory.held import Held, networks
+from sfumato.memory.plan import Plan, make_plan
+from sfumato.memory.shape import Shape, shape_of
+from sfumato.memory.sizes import parse_size, resident
 from sfumato.model import Model
 from sfumato.request import Request
 from sfumato.request.said import Said
@@ -134,7 +137,7 @@ def test_a_plan_gives_up_as_little_as_it_has_to(pair: Pairs) -> None:
 
 def test_what_does_not_fit_is_refused_with_the_numbers_and_a_remedy(pair: Pairs) -> None:
     shape = Shape(1024, 1024, batch=4)
-    says = r"1024x1024 with 4 pictures together needs \d+ MB, and \d+ MB with everything.*--batch 1"
+    says = r"1024x1024 with 4 pictures together needs \d+ MB, and \d+ MB with everything.*fewer together \(batch 1\)"
     with pytest.raises(MemoryLimitError, match=says):
         plan(pair("sd1").ours, "1MB", free=2**40, shape=shape)
     with pytest.raises(MemoryLimitError, match=r"; 1 MB are there\. .*at least \d+MB with --memory") as caught:

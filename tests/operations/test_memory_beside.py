@@ -13,8 +13,11 @@ from tiny_models import Pair, scene
 from sfumato.engine import Engine
 from sfumato.errors import MemoryLimitError
 from sfumato.events import Finished
-from sfumato.memory import Beside, Held, Plan, Shape, open_beside
+from sfumato.memory.beside import Beside, open_beside
+from sfumato.memory.held import Held
 from sfumato.memory.ledger import held_by
+from sfumato.memory.plan import Plan
+from sfumato.memory.shape import Shape
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.banded import decode_banded, encode_banded
 from sfumato.nn.controlnet import ControlNet

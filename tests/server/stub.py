@@ -23,6 +23,7 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[1]))  # it is run by its path
 from sfumato.events import Event, Finished, Halt, Preview, Progress
+from sfumato.memory.need import Need
 from sfumato.metadata import Provenance, make_record, stamp
 from sfumato.request import Request
 from sfumato.request.traits import Sampled
@@ -48,7 +49,7 @@ class Stub:
     """Draws without a model."""
 
     def hello(self) -> dict[str, Any]:
-        return {"device": "stub", "dtype": "none"}
+        return {"device": "cpu", "dtype": "none"}
 
     def hash(self, request: Request) -> str:
         return HASH
@@ -104,6 +105,12 @@ def misbehave(prompt: str) -> None:
         raise MemoryError
 
 
+def needed(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stub of a plan takes: more than any machine has for what is not sure to fit."""
+    most = shape["width"] * shape["height"] * shape["batch"] * 2**16
+    return asdict(Need(2 * most, most, "tiles"))
+
+
 def describe(tokenizers: Path, names: list[str]) -> None:
     """What `sfumato.server.describe` says, for a model of 64 pixels that the embedded one lends its tokenizer."""
     samplers = {
@@ -134,8 +141,10 @@ if __name__ == "__main__":
     if sys.argv[1] == "describe":
         describe(Path(sys.argv[2]), sys.argv[3:])
     elif sys.argv[1] == "beside":
-        words = Request.from_dict(json.load(sys.stdin)).prompts[0].split()
+        asked = json.load(sys.stdin)
+        words = Request.from_dict(asked["request"]).prompts[0].split()
         unfit = next((word.removeprefix("unfit-") for word in words if word.startswith("unfit-")), None)
-        print(json.dumps({"refused": unfit and {"field": unfit, "detail": "/home/me/x.pt does not fit"}}))
+        need = asked["shape"] and needed(asked["shape"])
+        print(json.dumps({"refused": unfit and {"field": unfit, "detail": "/home/me/x.pt does not fit"}, "need": need}))
     else:
         serve(Stub)

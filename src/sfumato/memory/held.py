@@ -1,7 +1,7 @@
 """What a request holds in memory: weights, and what its networks make of a shape while they run."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from sfumato.controls.steering import Prompting, Steering, steered
 from sfumato.instructed import instructed
 from sfumato.memory.beside import NOTHING, Beside
 from sfumato.memory.ledger import Footprint, bare, held_by
+from sfumato.memory.shape import Shape
 from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.upscaler import upscale_tiled
 from sfumato.text.encode import Conditioning
@@ -30,34 +31,8 @@ UNITS = 2.25  # times the largest layer, where weights stay on the disk: its pag
 EDGES = 24 << 20  # bytes of pages at the edges of such layers, which stay
 TILE = 512  # pixels of an autoencoder's tile
 UPSCALED = 288  # pixels of an upscaler's tile with what it sees around it
-MOST = 12 * 1024  # bytes for each pixel of a picture, of SD 1.x and XL in float32 with guidance: measured, and doubled
 WORDS = 77  # tokens of a chunk of a prompt
 LEVEL = 1.0  # a noise level; any does
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is drawn: pixels, pictures at once, whether guidance asks twice, and whether a picture is encoded.
-
-    `seen` is the side in pixels of what the UNet sees at once, where that is a part of the picture; `prompts` are asked
-    for each picture together; a `seamless` picture goes through the autoencoder whole; `enlarges` is the width and
-    height of what a network enlarges before a second pass.
-    """
-
-    width: int
-    height: int
-    batch: int = 1
-    guided: bool = True
-    encodes: bool = False
-    seen: int | None = None
-    prompts: int = 1
-    seamless: bool = False
-    enlarges: tuple[int, int] | None = None
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of a picture."""
-        return self.width * self.height
 
 
 class Held:
@@ -235,11 +210,3 @@ def count_autoencoder(model: Model, shape: Shape, dtype: torch.dtype) -> Footpri
         pixels = torch.empty(1, 3, *(cell * model.stride for cell in cells), dtype=dtype, device="meta")
         found = found.after(held_by([autoencoder], lambda: op.ENCODINGS[way](autoencoder, pixels)))
     return found.beside(Footprint.of([around]))
-
-
-def surely_fits(files: int, shape: Shape, free: int) -> bool:
-    """Say whether networks of so many bytes on the disk, drawing this, take so little that nothing has to be counted.
-
-    Numbers may be twice as wide in memory, and no network of these families holds more than `MOST` for each pixel.
-    """
-    return 2 * files + MOST * shape.pixels * shape.batch * shape.prompts + (1 << 30) <= free

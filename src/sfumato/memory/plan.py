@@ -1,15 +1,20 @@
 """How a request is run in the memory that it may take: what is given up first, and what does not fit at all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from sfumato.errors import MemoryLimitError
 from sfumato.memory.beside import NOTHING, Beside
-from sfumato.memory.held import TILE, Held, Shape
-from sfumato.memory.sizes import least_size, parse_size, readable_size
+from sfumato.memory.held import TILE, Held
+from sfumato.memory.need import Need
+from sfumato.memory.shape import Shape
+from sfumato.memory.sizes import least_size, parse_size
 from sfumato.model import Model
+
+Converting = Callable[[torch.dtype], int]
+"""The bytes that the making of a file of weights that stay on the disk holds, in a precision."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def make_plan(
     here: int,
     available: int,
     beside: Beside = NOTHING,
-    converting: Callable[[torch.dtype], int] = lambda _: 0,
+    converting: Converting = lambda _: 0,
 ) -> Plan:
     """Return how a request is run in a budget: "auto" (what is free), "low" (as little as can be), or a size.
 
@@ -57,21 +62,58 @@ def make_plan(
     is none.
     """
     limit = here + available if budget in ("auto", "low") else parse_size(budget)
-    held = {each: Held(model, shape, each, beside, converting(each)) for each in (dtype, torch.bfloat16)}
     ways = list(steps(dtype, shape))
     plans = []
-    for way in ways[-1:] if budget == "low" else ways:
-        plans.append(replace(way, peak=here + held[way.dtype].bytes(way)))
-        if plans[-1].peak <= limit:
-            return plans[-1]
+    wanted = ways[-1:] if budget == "low" else ways
+    for plan in counted(model, shape, wanted, here=here, beside=beside, converting=converting):
+        plans.append(plan)
+        if plan.peak <= limit:
+            return plan
+    need = need_of(plans)
+    given = budget not in ("auto", "low")
+    more = f"give it at least {least_size(need.least)} with --memory" if given else "close what else takes memory"
+    raise MemoryLimitError(f"{need.told(shape, limit)}, or {more}.")
+
+
+def counted(
+    model: Model,
+    shape: Shape,
+    ways: Sequence[Plan],
+    *,
+    here: int,
+    beside: Beside = NOTHING,
+    converting: Converting = lambda _: 0,
+) -> Iterator[Plan]:
+    """Give ways to run with their peaks, each counted when it is asked for; what is given is as in `make_plan`."""
+    held = {dtype: Held(model, shape, dtype, beside, converting(dtype)) for dtype in {way.dtype for way in ways}}
+    for way in ways:
+        yield replace(way, peak=here + held[way.dtype].bytes(way))
+
+
+def need_until(
+    room: int,
+    model: Model,
+    shape: Shape,
+    dtype: torch.dtype | None,
+    *,
+    here: int,
+    beside: Beside = NOTHING,
+    converting: Converting = lambda _: 0,
+) -> Need:
+    """What a request needs, counted until it fits into the bytes of a room; what is given is as in `make_plan`."""
+    ways = list(steps(dtype or torch.float32, shape))
+    plans = []
+    for plan in counted(model, shape, ways, here=here, beside=beside, converting=converting):
+        plans.append(plan)
+        if plan.peak <= room:
+            break
+    return need_of(plans, whole=len(plans) == len(ways))
+
+
+def need_of(plans: Sequence[Plan], *, whole: bool = True) -> Need:
+    """What is needed by the first of these plans, and by the one that takes least."""
     least = min(plans, key=lambda plan: plan.peak)
-    raise MemoryLimitError(
-        f"{shape.width}x{shape.height}{f' with {shape.batch} pictures together' if shape.batch > 1 else ''} needs "
-        f"{readable_size(plans[0].peak)}, and {readable_size(least.peak)} with everything that saves memory "
-        f"({least.saves or 'nothing is left to save'}); {readable_size(limit)} are there. Draw smaller pictures"
-        f"{', or fewer together (--batch 1),' if shape.batch > 1 else ''} or give it at least "
-        f"{least_size(least.peak)} with --memory."
-    )
+    return Need(plans[0].peak, least.peak, least.saves, whole)
 
 
 def steps(dtype: torch.dtype, shape: Shape) -> Iterator[Plan]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sfumato.admission import admit
 from sfumato.errors import ModelNotFoundError, RequestError
+from sfumato.memory.shape import shape_of
 from sfumato.request import Defaults, Request
 from sfumato.request.filling import draw_seed
 from sfumato.request.pictures import LATENT_UPSCALERS, PIXEL_UPSCALERS
@@ -22,6 +23,7 @@ from sfumato.weights.known import known
 from sfumato.weights.locate import locate, registry
 from sfumato.weights.registry import Kind
 from sfumato.weights.titles import match
+from sfumato.wording import filled_in
 
 BUILT_IN = (*LATENT_UPSCALERS, *PIXEL_UPSCALERS)
 
@@ -67,16 +69,19 @@ def accept(request: Request, catalogue: Catalogue, beside: Beside, size_of: Size
     traits = Traits.from_dict(card["traits"])
     for (kind, name), path in found.files.items():
         check_file(kind, name, path, found.fields[kind, name], traits.context)
+    refiner = None if request.refiner is None else catalogue.card(request.refiner.model)
+    start = found.sizes.get(request.image or "")
     resolved = admit(
         replace(request, model=card["name"]),
         defaults_of(card),
         traits,
         lambda sampler, spacing: catalogue.sampled(card["name"], sampler, spacing),
-        start=found.sizes.get(request.image or ""),
+        start=start,
         mask=request.mask is not None,
-        refiner=None if request.refiner is None else catalogue.traits(request.refiner.model),
+        refiner=None if refiner is None else Traits.from_dict(refiner["traits"]),
     )
-    beside.check(resolved, card, found.files)
+    shape = shape_of(resolved, defaults_of(card), start, filled_in(resolved))
+    beside.check(resolved, card, found.files, shape, refiner)
     hashes = [[kind, name, hash_file(path) if path.is_file() else None] for (kind, name), path in found.files.items()]
     work = {
         "ids": list(found.sizes),

@@ -7,14 +7,20 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sfumato.errors import ModelNotFoundError, RequestError, SfumatoError
 from sfumato.request import Request
 from sfumato.server.worker import failure
+
+if TYPE_CHECKING:
+    from sfumato.memory.shape import Shape
+    from sfumato.model import Model
+    from sfumato.request import Lora
+    from sfumato.weights.opened import Opened
 
 
 def digest(hashes: Mapping[str, str]) -> str:
@@ -108,31 +114,80 @@ def card(name: str, tokenizers: Path) -> dict[str, Any]:
     }
 
 
-def refused(request: Request) -> dict[str, str] | None:
-    """What of a request's files does not go with its model, or with what is asked of them: the field, and why."""
+def looked_at(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request's files does not go with its model, or with what is asked of them: the field, and why.
+
+    Else, where its shape is told, the memory that it needs, counted until it fits into the room.
+    """
+    from sfumato.memory.shape import Shape
     from sfumato.named import checks
     from sfumato.text.words import named_loras
-    from sfumato.weights.load import hollow, open_model
+    from sfumato.weights.load import hollow
     from sfumato.wording import filled_in
 
-    field = "vae"
+    request, field, need = Request.from_dict(asked["request"]), "vae", None
     try:
-        name = None if request.model == embedded_name() else request.model
-        opened = open_model(name, prediction=request.prediction, vae=request.vae)
-        model = hollow(replace(opened, prediction=opened.prediction or "epsilon"), request.model or "")
-        for field, check in checks(request, model, named_loras(request, filled_in(request))):  # noqa: B007
+        opened = open_named(request.model, request.vae, request.prediction)
+        model = hollow(opened, request.model or "")
+        loras = named_loras(request, filled_in(request))
+        for field, check in checks(request, model, loras):  # noqa: B007
             check()
+        if asked.get("shape") is not None:
+            field = "refiner"
+            need = needed(request, (opened, model), loras, Shape(**asked["shape"]), asked)
     except (SfumatoError, OSError) as error:
         own = error.field if isinstance(error, RequestError) else None
-        return {"field": own or field, "detail": failure(error).detail}
-    return None
+        return {"refused": {"field": own or field, "detail": failure(error).detail}, "need": None}
+    return {"refused": None, "need": need}
+
+
+def open_named(name: str | None, vae: str | None = None, prediction: str | None = None) -> "Opened":
+    """A model and perhaps another autoencoder, by their headers. Raises the errors of loading it that these show."""
+    from sfumato.weights.load import open_model
+
+    opened = open_model(None if name == embedded_name() else name, prediction=prediction, vae=vae)
+    return replace(opened, prediction=opened.prediction or "epsilon")
+
+
+def needed(
+    request: Request,
+    opened: "tuple[Opened, Model]",
+    loras: "Sequence[Lora]",
+    shape: "Shape",
+    asked: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """The memory that a request needs where it is drawn, as `sfumato.memory.need.Need`; None on a GPU."""
+    from sfumato.devices import choose_device, choose_dtype
+    from sfumato.memory.beside import open_beside
+    from sfumato.memory.plan import need_until
+    from sfumato.memory.sizes import resident
+    from sfumato.weights.load import hollow
+    from sfumato.weights.streamed import held_while_converting
+
+    device = choose_device(asked.get("device"))
+    if device.type != "cpu":
+        return None
+    every = [opened]
+    if request.refiner is not None:
+        second = open_named(request.refiner.model)
+        every.append((second, hollow(second, request.refiner.model)))
+    masked = request.mask is not None or request.outpaint is not None
+    need = need_until(
+        asked["room"],
+        opened[1],
+        shape,
+        choose_dtype(asked.get("dtype"), device),
+        here=resident(),
+        beside=open_beside(request, opened[1], loras, every[1][1] if every[1:] else None, masked=masked),
+        converting=lambda dtype: max(held_while_converting(each, dtype) for each, _ in every),
+    )
+    return asdict(need)
 
 
 def beside() -> None:
-    """A request on stdin: whether its files go with its model."""
+    """A request on stdin, and what is asked of it: whether its files go with its model, and what memory it needs."""
     out = answers()
-    found = refused(Request.from_dict(json.load(sys.stdin)))
-    out.write(json.dumps({"refused": found}) + "\n")
+    out.write(json.dumps(looked_at(json.load(sys.stdin))) + "\n")
     out.flush()
 
 

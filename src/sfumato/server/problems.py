@@ -6,6 +6,7 @@ from typing import Any
 
 from sfumato.errors import (
     ConfigError,
+    MemoryLimitError,
     ModelFileError,
     ModelNotFoundError,
     OutputError,
@@ -49,6 +50,7 @@ TABLE: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (ConfigError, 422, "request.unsupported", None),
     (DiskFullError, 507, "disk.full", "free some space; nothing needs to be restarted"),
     (OutputError, 507, "output.failed", None),
+    (MemoryLimitError, 507, "out_of_memory", None),
     (SfumatoError, 500, "failed", None),
     (MemoryError, 507, "out_of_memory", "make smaller pictures, or fewer together with batch 1"),
 )

@@ -26,7 +26,7 @@ from sfumato.server.gallery import Folders
 from sfumato.server.intake import Intake
 from sfumato.server.problems import Problem
 from sfumato.server.queue import NewJob
-from sfumato.server.resident import memory
+from sfumato.server.resident import memory, room
 from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
 from sfumato.server.spare import Spare
@@ -56,7 +56,7 @@ class Service(Album):
         self.broker = Broker(limits.events, limits.backlog)
         self.intake = Intake(self.folders.uploads, limits.decode)
         self.catalogue = Catalogue(settings, self.folders.tokenizers, self.database, self._models_changed)
-        self.beside = Beside(settings)
+        self.beside = Beside(settings, lambda: room(self.runner.pid, self.runner.hello.get("device")))
         self.runner = Runner(settings, self.database, self.folders, spare, self.boot, self)
         self._moments: dict[str, dict[str, dict[str, Any]]] = {}  # of running jobs: the last progress and preview
 
