@@ -1,5 +1,6 @@
 """Makes a picture again from what its metadata says, and tells whether it came out the same."""
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class Verdict:
 
 
 def replay(
-    picture: str | os.PathLike[str],
+    picture: str | os.PathLike[str] | bytes,
     *,
     engine: Engine | None = None,
     model: str | None = None,
@@ -59,17 +60,19 @@ def replay(
 ) -> Verdict:
     """Makes a picture of sfumato again, in the batch that it was made in, and compares.
 
-    `model` names the weights where they are now, if they have moved. Pictures that it was made from and that are not
-    handed over (by their digests in `pictures`) are looked for beside it, by their pixels. Without `verify`, other
-    weights and inputs are used as they are. Raises PictureError if the file is no picture of sfumato, and what
-    `Engine.run` raises.
+    `picture` is a path, or the bytes of a file. `model` names the weights where they are now, if they have moved.
+    Pictures that it was made from and that are not handed over (by their digests in `pictures`) are looked for beside
+    a path, by their pixels. Without `verify`, other weights and inputs are used as they are. Raises PictureError if the
+    file is no picture of sfumato, and what `Engine.run` raises.
     """
     found = describe(picture)
     record, request = found.record, found.request
+    place = None if isinstance(picture, bytes) else Path(picture)
     if record is None or request is None:
-        raise PictureError(f"{os.fspath(picture)} {_why_not(found)}")
+        raise PictureError(f"{place or 'the picture'} {_why_not(found)}")
     if record.get("format") != FORMAT:
-        raise PictureError(f"{os.fspath(picture)} has metadata of format {record.get('format')}; this is {FORMAT}")
+        found_format = record.get("format")
+        raise PictureError(f"{place or 'the picture'} has metadata of format {found_format}; this is {FORMAT}")
     engine = engine or Engine()
     said = read_said(record)
     try:
@@ -85,9 +88,10 @@ def replay(
     given = {"image": image, "mask": mask}
     found_pictures: dict[str, PictureSource] = {}
     for name, digest in record["inputs"].items():
-        source = given.get(name) or pictures.get(digest) or _beside(Path(picture), digest, name)
+        source = given.get(name) or pictures.get(digest) or (place and _beside(place, digest, name))
         if source is None:
-            return Verdict("missing picture", f"the {name} that it was made from ({digest}) is not beside it")
+            where = "there any more" if place is None else "beside it"
+            return Verdict("missing picture", f"the {name} that it was made from ({digest}) is not {where}")
         found_pictures[digest] = source
     if said:  # those that it was drawn with; of the others it is not known what was said
         together = range(min(said), max(said) + 1)
@@ -97,7 +101,7 @@ def replay(
     if verify and job.inputs != record["inputs"]:
         return Verdict("missing picture", "a picture is not the one that it was made from")
     changes = other + _other_environment(record, weights, job.request)
-    return _compare(Path(picture), record, _again(job, record["index"], record.get("halted_at")), changes)
+    return _compare(picture, record, _again(job, record["index"], record.get("halted_at")), changes)
 
 
 def _why_not(found: Description) -> str:
@@ -172,8 +176,11 @@ def _again(job: Job, index: int, halted_at: int | None) -> Image.Image:
     raise PictureError(f"the metadata speaks of picture {index} of a request of {job.request.total}")
 
 
-def _compare(path: Path, record: Mapping[str, Any], again: Image.Image, changes: tuple[str, ...]) -> Verdict:
-    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as opened:
+def _compare(
+    picture: str | os.PathLike[str] | bytes, record: Mapping[str, Any], again: Image.Image, changes: tuple[str, ...]
+) -> Verdict:
+    source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as opened:
         lossy = opened.format == "JPEG"
         stored = opened.convert("RGB")
     told = f" Not as recorded: {'; '.join(changes)}." if changes else ""

@@ -81,6 +81,20 @@ def test_an_edit_finds_its_start_picture_beside_it(engine: Engine, pair: Callabl
     assert (other.outcome, other.picture) == ("missing picture", None)
 
 
+def test_bytes_are_replayed_as_their_file_is_and_nothing_is_looked_for(
+    engine: Engine, pair: Callable[[str], Pair], tmp_path: Path
+) -> None:
+    (path,) = made(engine, pair("sd1"), tmp_path, image=scene())
+    scene().save(tmp_path / "start.png")
+    assert replay(path, engine=engine).outcome == "identical"
+    content = path.read_bytes()
+    alone = replay(content, engine=engine)
+    assert alone.outcome == "missing picture" and alone.message.endswith("is not there any more")
+    assert replay(content, engine=engine, image=scene()).outcome == "identical"
+    with pytest.raises(PictureError, match=r"^the picture is not a PNG, JPEG or WebP picture"):
+        replay(b"none", engine=engine)
+
+
 def test_where_a_start_picture_lay_is_not_told(engine: Engine, pair: Callable[[str], Pair], tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     scene().save(tmp_path / "secret" / "start.png")

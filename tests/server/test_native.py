@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -164,7 +165,19 @@ def test_a_retry_draws_the_same_and_a_replay_says_so(shared: TestClient) -> None
     assert second["retry_of"] == first["id"]
     assert second["pictures"][0]["sha256"] == first["pictures"][0]["sha256"]
     replay = shared.post(f"{API}/pictures/{first['pictures'][0]['id']}/replay").json()
-    assert ended(shared, replay["id"])["result"]["outcome"] == "identical"
+    assert ended(shared, replay["id"])["result"] == {"outcome": "identical", "detail": "64x64 was looked at"}
+
+
+def test_a_replay_does_not_follow_a_link_in_the_pictures_place(
+    client: TestClient, service: Service, tmp_path: Path
+) -> None:
+    picture = ended(client, post(client, prompt="a blue boat")["id"])["pictures"][0]
+    (place,) = service.folders.pictures.rglob(f"{picture['id']}.png")
+    place.rename(tmp_path / "outside.png")
+    place.symlink_to(tmp_path / "outside.png")
+    job = ended(client, client.post(f"{API}/pictures/{picture['id']}/replay").json()["id"])
+    assert (job["state"], job["error"]["code"]) == ("failed", "picture.gone")
+    assert job["error"]["detail"] == "the picture that is to be made again is not there any more"
 
 
 def test_a_retry_keeps_no_picture_where_the_first_kept_none(client: TestClient, service: Service) -> None:

@@ -1,5 +1,6 @@
 """What a picture says about how it was made, whoever wrote it: one description for every tool's dialect."""
 
+import io
 import json
 import os
 import shlex
@@ -35,20 +36,22 @@ class Description:
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe(picture: str | os.PathLike[str] | Image.Image) -> Description:
-    """What the metadata of a picture (a path or an open picture) says.
+def describe(picture: str | os.PathLike[str] | bytes | Image.Image) -> Description:
+    """What the metadata of a picture (a path, a file's bytes or an open picture) says.
 
     Raises PictureError if the file is no picture, or its metadata is damaged.
     """
     if isinstance(picture, Image.Image):
         return describe_texts(read_texts(picture))
+    name = "the picture" if isinstance(picture, bytes) else os.fspath(picture)
     try:
-        with Image.open(picture, formats=("PNG", "JPEG", "WEBP")) as opened:
+        source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+        with Image.open(source, formats=("PNG", "JPEG", "WEBP")) as opened:
             return describe_texts(read_texts(opened))
     except UnidentifiedImageError as error:
-        raise PictureError(f"{os.fspath(picture)} is not a PNG, JPEG or WebP picture") from error
+        raise PictureError(f"{name} is not a PNG, JPEG or WebP picture") from error
     except (OSError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
-        raise PictureError(f"{os.fspath(picture)} cannot be read: {reason(error)}") from error
+        raise PictureError(f"{name} cannot be read: {reason(error)}") from error
 
 
 def describe_texts(texts: Mapping[str, str]) -> Description:

@@ -10,7 +10,6 @@ decision. Whatever is printed by libraries goes to stderr.
 """
 
 import base64
-import contextlib
 import io
 import json
 import logging
@@ -51,7 +50,7 @@ class Artist(Protocol):
 
     def run(self, request: Request, pictures: Mapping[str, bytes], halt: Halt) -> Iterator[Event]: ...
 
-    def replay(self, picture: Path, pictures: Mapping[str, bytes]) -> dict[str, Any]: ...
+    def replay(self, picture: bytes, pictures: Mapping[str, bytes]) -> dict[str, Any]: ...
 
     def trim(self) -> None: ...
 
@@ -99,7 +98,10 @@ class Worker:
     def _do(self, job: Mapping[str, Any]) -> None:
         try:
             if job.get("replay"):
-                self.tell(end="done", result=self._artist.replay(Path(job["replay"]), pictures_of(job)))
+                picture = content_of(job, job["replay"])
+                if picture is None:
+                    raise Problem(410, "picture.gone", "the picture that is to be made again is not there any more")
+                self.tell(end="done", result=self._artist.replay(picture, pictures_of(job)))
                 return
             self._draw(job)
             self.tell(end="done")
@@ -173,11 +175,17 @@ def check_loras(request: Request, files: "Sequence[tuple[Kind, str, str | None]]
 
 def pictures_of(job: Mapping[str, Any]) -> dict[str, bytes]:
     """The files of the pictures that a request names, as far as they are there and are no links."""
-    found = {}
-    for name, place in job.get("pictures", {}).items():
-        with contextlib.suppress(OSError), open_inside(Path(job["data"]), Path(place)) as file:
-            found[name] = file.read()
-    return found
+    found = ((name, content_of(job, place)) for name, place in job.get("pictures", {}).items())
+    return {name: content for name, content in found if content is not None}
+
+
+def content_of(job: Mapping[str, Any], place: str) -> bytes | None:
+    """The bytes of a file of the server's, None if it is not there or a link."""
+    try:
+        with open_inside(Path(job["data"]), Path(place)) as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def written(event: Finished, folder: Path, name: str) -> dict[str, Any]:
@@ -258,7 +266,7 @@ class EngineArtist:
             halt=halt,
         )
 
-    def replay(self, picture: Path, pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    def replay(self, picture: bytes, pictures: Mapping[str, bytes]) -> dict[str, Any]:
         """Make a picture again and say what came of it."""
         from sfumato.replay import replay
 
