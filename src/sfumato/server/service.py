@@ -201,7 +201,8 @@ class Service(Album):
         """A job as it is now. Raises Problem 404."""
         with self.database.reading() as connection:
             row = jobs.get(connection, id)
-        return self._job(row, positions=True)
+            waits = jobs.order(connection) if row["state"] == "queued" else ()
+        return self._jobs([row], waits)[0]
 
     async def wait(self, id: str, timeout: float | None = None) -> Job:
         """The job when it has ended, or as it is after `timeout` seconds."""
@@ -231,8 +232,18 @@ class Service(Album):
         """What runs, and what waits, in the order in which it will run."""
         with self.database.reading() as connection:
             running, waiting = jobs.running(connection), jobs.waiting(connection)
-        queued = [job.model_copy(update={"position": place}) for place, job in enumerate(self._jobs(waiting), start=1)]
-        return self._jobs(running), queued
+        return self._jobs(running), self._jobs(waiting, [row["id"] for row in waiting])
+
+    def running(self) -> list[Job]:
+        """What runs."""
+        with self.database.reading() as connection:
+            rows = jobs.running(connection)
+        return self._jobs(rows)
+
+    def waiting(self) -> list[str]:
+        """The ids of what waits, in the order in which it will run."""
+        with self.database.reading() as connection:
+            return jobs.order(connection)
 
     def cancel(self, id: str) -> Job:
         """End a queued job now, a running one within a step; an ended one stays as it is."""
@@ -373,14 +384,15 @@ class Service(Album):
     def _size_of(self, id: str) -> tuple[int, int]:
         return self.pixels_place(id)[1]
 
-    def _job(self, row: sqlite3.Row, *, positions: bool = False) -> Job:
-        return self._jobs([row], positions=positions)[0]
+    def _job(self, row: sqlite3.Row) -> Job:
+        return self._jobs([row])[0]
 
-    def _jobs(self, rows: Sequence[sqlite3.Row], *, positions: bool = False) -> list[Job]:
+    def _jobs(self, rows: Sequence[sqlite3.Row], waits: Sequence[str] = ()) -> list[Job]:
+        """Rows as the API tells them; `waits` are the ids of what waits, for those whose place in it is told."""
+        order = {id: place for place, id in enumerate(waits, 1)}
         with self.database.reading() as connection:
+            # what waits may have pictures of an attempt that was cut short
             drawn = gallery.pictures_of_jobs(connection, [row["id"] for row in rows])
-            queued = positions and any(row["state"] == "queued" for row in rows)
-            order = {id: place for place, id in enumerate(jobs.order(connection), 1)} if queued else {}
         return [
             job_of(
                 row,

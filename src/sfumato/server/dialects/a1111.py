@@ -146,12 +146,12 @@ class A1111:
         return {}
 
     def _halt(self, *, skip: bool) -> None:
-        for job in self._service.queue()[0]:
+        for job in self._service.running():
             if job.api == API:
                 self._service.halt(job.id, "skip" if skip else "stop")
 
     def _running(self) -> Job | None:
-        return next(iter(self._service.queue()[0]), None)
+        return next(iter(self._service.running()), None)
 
     def _preview(self, job: Job) -> bytes | None:
         url = self._service.preview(job.id)
@@ -166,7 +166,7 @@ class A1111:
 
     async def pending_tasks(self, request: HttpRequest) -> dict[str, Any]:
         """The task ids of the jobs that wait."""
-        waiting = {job.id for job in (await asyncio.to_thread(self._service.queue))[1]}
+        waiting = set(await asyncio.to_thread(self._service.waiting))
         tasks = [task for task, id in self._tasks.items() if id in waiting]
         return {"size": len(tasks), "tasks": tasks}
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import Field
 
 from sfumato.server.problems import Problem
@@ -130,11 +130,12 @@ def forget(service: Asked, id: str) -> Job:
     return service.forget(id)
 
 
-@router.get("/queue")
-def queue(service: Asked) -> Queue:
+@router.get("/queue", response_model=Queue)
+def queue(service: Asked) -> Response:
     """What runs, and what waits, in the order in which it will run."""
     running, queued = service.queue()
-    return Queue(running=running, queued=queued)
+    # written at once: FastAPI would check each of the jobs again, and write it as a dictionary first
+    return Response(Queue(running=running, queued=queued).model_dump_json(), media_type="application/json")
 
 
 @router.post("/queue/clear")
