@@ -46,7 +46,7 @@ def test_the_schema_holds_for_five_hundred_requests_of_every_kind(server: Runnin
 
 
 def ask(server: Running, examples: int) -> None:
-    schema = schemathesis.openapi.from_url(f"{server.address}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{server.address}/openapi.json", timeout=60)
     asked = 0
     for result in schema.get_all_operations():
         operation = result.ok()
@@ -72,7 +72,7 @@ def one(operation: Any, mode: GenerationMode, examples: int) -> int:
     def run(case: Any) -> None:
         nonlocal count
         count += 1
-        response = case.call(timeout=20)
+        response = case.call(timeout=60)
         case.validate_response(response, excluded_checks=excluded(operation, response))
 
     try:
