@@ -58,6 +58,12 @@ def test_an_address_leads_to_the_picture(shared: TestClient) -> None:
         assert shared.get(f"/v1/images/files/{name}").status_code == 404
 
 
+@pytest.mark.parametrize("name", ["dall-e-2", "dall-e-3", "gpt-image-1", "gpt-image-1.5", "chatgpt-image-latest"])
+def test_openais_own_models_mean_the_servers(shared: TestClient, name: str) -> None:
+    """Programs name them without being asked."""
+    assert generate(shared, model=name, seed=1)["data"] == generate(shared, seed=1)["data"]
+
+
 def test_models_are_listed_and_found(shared: TestClient) -> None:
     listed = shared.get("/v1/models").json()
     assert listed["object"] == "list"

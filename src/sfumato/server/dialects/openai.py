@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import UploadFile
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from sfumato.errors import RequestError, SfumatoError
 from sfumato.server.dialects.masks import where_transparent, without_alpha
 from sfumato.server.dialects.openai_answers import error, images, model
-from sfumato.server.dialects.openai_lowering import Endpoint, Order, as_openai, lower, wrong
+from sfumato.server.dialects.openai_lowering import OPENAIS, Endpoint, Order, as_openai, lower, wrong
 from sfumato.server.dialects.openai_stream import stream
 from sfumato.server.opened import OpenedFile
 from sfumato.server.problems import Problem, as_problem, check_drawn
@@ -99,8 +100,11 @@ class OpenAI:
     ) -> tuple[Job, Order]:
         lower(body, dict.fromkeys(files, "sha256:"), endpoint)  # what is wrong is said before pictures are read
         order = lower(body, self._pictures(files, endpoint), endpoint)
-        if order.request.model is not None:
-            self._card(order.request.model)
+        named = order.request.model
+        if named is not None and named not in self._service.catalogue.known() and OPENAIS.fullmatch(named):
+            order = replace(order, request=replace(order.request, model=None))
+        elif named is not None:
+            self._card(named)
         try:
             return self._service.submit(order.request, api=API, client=client), order
         except RequestError as problem:

@@ -21,6 +21,9 @@ FORMATS = ("png", "jpeg", "webp")
 MOST = 10  # of OpenAI's `n`
 LONGEST = 32_000  # characters of a prompt, OpenAI's for its gpt-image models
 
+# OpenAI's own models, which programs name without being asked: the server's own, unless it has one of this name
+OPENAIS = re.compile(r"dall-e-[23]|gpt-image-[\w.-]+|chatgpt-image-latest")
+
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 _OWN = {"prompt", "model", "n", "size", "response_format", "output_format", "output_compression", "background"}
 _OWN |= {"stream", "partial_images", "image", "image[]", "mask"}
