@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hanging_up import state_after_hanging_up
 from PIL import Image
+from safetensors.torch import save_file
 from starlette.testclient import TestClient
+
+from sfumato.weights.locate import add_alias
 
 API = "/sdapi/v1"
 INFO = {
@@ -240,6 +244,13 @@ def test_options_are_kept_and_wrong_ones_change_nothing(start: Any, settings: An
     assert kept["CLIP_stop_at_last_layers"] == 2
 
 
+def test_all_options_may_be_sent_back(shared: TestClient) -> None:
+    """As Open WebUI does to choose a model."""
+    options = shared.get("/sdapi/v1/options").json()
+    assert shared.post("/sdapi/v1/options", json=options).status_code == 200
+    assert shared.get("/sdapi/v1/options").json() == options
+
+
 def test_options_of_null_are_the_defaults_again(start: Any, settings: Any) -> None:
     file = Path(settings.data) / "a1111-options.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -310,6 +321,29 @@ def running(client: TestClient, **body: Any) -> tuple[threading.Thread, dict[str
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return thread, result
+
+
+def test_what_control_networks_saw_follows_the_pictures(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the extension hands it back, unless an option says no: at the size of the pictures, black where no edge is."""
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    save_file({"nothing.weight": torch.zeros(1)}, tmp_path / "edges.safetensors")
+    add_alias("edges", tmp_path / "edges.safetensors", kind="controlnet")
+    client = start()
+    unit = {"model": "edges", "image": picture((96, 48))}
+    units = {"ControlNet": {"args": [unit | {"module": "canny"}, unit]}}
+    answer = draw(client, seed=7, n_iter=2, alwayson_scripts=units)
+    drawn, edges, whole = answer["images"][:2], opened(answer["images"][2]), opened(answer["images"][3])
+    assert len(answer["images"]) == 4 and json.loads(answer["info"])["all_seeds"] == [7, 8]
+    assert (edges.size, whole.size) == ((64, 64), (64, 64))
+    assert edges.convert("L").getextrema() == (0, 0)
+    assert whole.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    silent = {"control_net_no_detectmap": True}
+    assert draw(client, seed=7, n_iter=2, alwayson_scripts=units, override_settings=silent)["images"] == drawn
+    own = {"ControlNet": {"args": [{"model": "edges", "module": "invert"}]}}
+    over = post(client, "img2img", init_images=[picture()], prompt="x", steps=2, alwayson_scripts=own)
+    assert opened(over["images"][1]).convert("RGB").getpixel((5, 5)) == (0, 255, 255)  # it sees the start picture
 
 
 def test_progress_is_told_while_a_job_runs_and_ends(client: TestClient) -> None:

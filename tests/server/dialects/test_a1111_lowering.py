@@ -125,6 +125,8 @@ def test_styles_are_those_of_the_request() -> None:
     found = order({"prompt": "a cat", "negative_prompt": "dog", "styles": ["oil", "warm"]})
     assert (found.request.prompt, found.request.styles) == ("a cat", ("oil", "warm"))
     assert (found.prompt, found.styles) == ("a cat", ("oil", "warm"))
+    found = order({"styles": ["none of ours", "oil"]})  # as A1111: nothing comes of it
+    assert (found.request.styles, found.styles) == (("oil",), ("none of ours", "oil"))
 
 
 def test_what_prompts_name_is_the_requests_own_affair() -> None:
@@ -188,7 +190,6 @@ REFUSED = [
     ({"restore_faces": True}, "restore_faces"),
     ({"script_name": "x/y/z plot"}, "script_name"),
     ({"alwayson_scripts": {"ADetailer": {"args": [True]}}}, "alwayson_scripts"),
-    ({"styles": ["nonsense"]}, "styles"),
     ({"styles": [["oil"]]}, "styles"),
     ({"override_settings": {"token_merging_ratio": 0.5}}, "token_merging_ratio"),
     ({"override_settings": {"sd_vae": "nonsense"}}, "sd_vae"),

@@ -125,7 +125,27 @@ class A1111:
     ) -> dict[str, Any]:
         kind = FORMATS[str(order.options["samples_format"]).lower()]
         files = [self._service.picture_bytes(picture.id, kind) for picture in job.pictures]
-        return answer(job, files, order, body, catalogue, img2img=img2img)
+        return answer(job, files, order, body, catalogue, img2img=img2img, seen=self._seen(job, order))
+
+    def _seen(self, job: Job, order: Order) -> list[bytes]:
+        """What the control networks saw, which their extension hands back after the pictures unless an option says no.
+
+        Of a mask, which `inpaint` sees, A1111's clients have the picture already.
+        """
+        request, size = order.request, (job.request["width"], job.request["height"])
+        if order.options["control_net_no_detectmap"]:
+            return []
+        return [
+            self._service.seen(
+                self._service.pixels_bytes(control.image or request.image or ""),
+                control.preprocessor,
+                control.options,
+                size=size,
+                resize=control.resize,
+            )
+            for control in request.controls
+            if control.preprocessor != "inpaint"
+        ]
 
     # --- the running job --------------------------------------------------------------------------------------------
 

@@ -96,11 +96,18 @@ _BASIC |= {"Denoising strength", "Variation seed", "Variation seed strength"}
 
 
 def answer(
-    job: Job, files: Sequence[bytes], order: Order, body: Mapping[str, Any], catalogue: Catalogue, *, img2img: bool
+    job: Job,
+    files: Sequence[bytes],
+    order: Order,
+    body: Mapping[str, Any],
+    catalogue: Catalogue,
+    *,
+    img2img: bool,
+    seen: Sequence[bytes] = (),
 ) -> dict[str, Any]:
-    """The answer to txt2img or img2img for a job that has ended and the files of its pictures."""
+    """The answer to txt2img or img2img for a job that has ended, the files of its pictures and of what networks saw."""
     texts = [infotext(file) for file in files]
-    sent = files if body.get("send_images") in (None, True) else []
+    sent = [*files, *seen] if body.get("send_images") in (None, True) else []
     return {
         "images": [encode_picture(file) for file in sent],
         "parameters": echo(body, job, img2img=img2img),

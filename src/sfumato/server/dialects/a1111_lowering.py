@@ -95,13 +95,11 @@ def lower(
     check_churn(fields, sampler)
     model = catalogue.model(options.get("sd_model_checkpoint"))
     prompts = (fields.text("prompt"), fields.text("negative_prompt"))
-    for name in fields.items("styles"):
-        if not isinstance(name, str) or name not in catalogue.styles:
-            raise refuse("styles", f"has {name!r}; there are {', '.join(catalogue.styles) or 'none'}")
+    styles = styles_of(fields)
     values: dict[str, Any] = {
         "prompt": prompts[0],
         "negative_prompt": prompts[1],
-        "styles": tuple(fields.items("styles")),
+        "styles": tuple(name for name in styles if name in catalogue.styles),  # A1111 has others change nothing
         "model": model.name if model else None,
         "vae": catalogue.vae(options.get("sd_vae")),
         "seed": seed_of(fields, "seed"),
@@ -128,7 +126,7 @@ def lower(
     return Order(
         request,
         options,
-        tuple(request.styles),
+        styles,
         *prompts,
     )
 
@@ -159,6 +157,14 @@ def as_a1111(error: RequestError) -> Problem:
     name = FIELDS.get(error.field or "", error.field or "body")
     told = str(error) if name in str(error) else f"{name}: {error}"
     return Problem(422, f"request.{name}", told, field=name)
+
+
+def styles_of(fields: Fields) -> tuple[str, ...]:
+    """The names of styles that are sent."""
+    names = fields.items("styles")
+    if not all(isinstance(name, str) for name in names):
+        raise refuse("styles", f"is {names!r}; it must be a list of names")
+    return tuple(names)
 
 
 def size_of(fields: Fields) -> dict[str, int | None]:

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "eta_noise_seed_delta": 0,
     "img2img_fix_steps": False,
     "sfumato_masking": None,  # not A1111's: how a mask acts, "network" or "blend"; what suits the model otherwise
+    "control_net_no_detectmap": False,
     "samples_format": "png",
     "return_grid": False,
     "grid_format": "png",
