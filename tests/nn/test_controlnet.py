@@ -114,7 +114,7 @@ def test_a_new_controlnet_of_a_unet_changes_no_bit_of_it(channels: int, normal: 
         ({"conditioning_channels": 0}, "conditioning_channels"),
         ({"conditioning_embedding_out_channels": 16}, "conditioning_embedding_out_channels"),
         ({"class_embed_type": "projection"}, "class_embed_type"),
-        ({"mid_block_type": "UNetMidBlock2D"}, "mid_block_type"),
+        ({"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "mid_block_type"),
     ],
 )
 def test_a_config_that_cannot_be_honoured_is_refused(change: dict[str, Any], told: str) -> None:

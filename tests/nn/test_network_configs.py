@@ -16,7 +16,7 @@ REFUSED: list[tuple[Any, str, str, object]] = [
     (UNetConfig, "sd15-unet", "act_fn", "gelu"),
     (UNetConfig, "sd15-unet", "resnet_time_scale_shift", "scale_shift"),
     (UNetConfig, "sd15-unet", "mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
-    (UNetConfig, "sd15-unet", "mid_block_type", None),
+    (UNetConfig, "sd15-unet", "mid_block_type", 2),
     (UNetConfig, "sd15-unet", "only_cross_attention", [True, True, True, False]),
     (UNetConfig, "sd15-unet", "dual_cross_attention", True),
     (UNetConfig, "sd15-unet", "encoder_hid_dim_type", "text_proj"),

@@ -63,8 +63,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **SDXL,
         "transformer_layers_per_block": [1, [1, 2], [3, 1]],
         "reverse_transformer_layers_per_block": [[1, 3, 1], [2, 1, 1], 1],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "mid_block_type": "UNetMidBlock2D",  # as SSD-1B and Vega
     },
+    "no lowest block": {**SMALL, "mid_block_type": None},  # as BK-SDM's small and tiny
 }
 
 

@@ -1,5 +1,6 @@
 """What a file is, told from its header."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,27 @@ def test_a_checkpoint_without_its_autoencoder_is_a_model_once_another_is_named(t
     short = write_sparse(tmp_path / "short.safetensors", without(name, "first_stage_model.", UNET + "out."))
     with pytest.raises(WeightsError, match=r"tensors missing, first '"):
         open_model(short, vae=vae)
+
+
+DISTILLED = {  # transformer_layers_per_block and its reverse, of segmind's unet/config.json
+    "SSD-1B": ((1, (2, 2), (4, 4)), ((4, 4, 10), (2, 1, 1), 1)),
+    "Vega": ((1, (1, 1), (2, 2)), ((2, 2, 2), (1, 1, 1), 1)),
+}
+
+
+@pytest.mark.parametrize("name", DISTILLED)
+def test_a_distilled_sdxl_has_the_layers_that_its_names_say(tmp_path: Path, name: str) -> None:
+    whole = blueprint(FAMILIES["sdxl"])
+    down, up = DISTILLED[name]
+    unet = replace(
+        whole.unet,
+        transformer_layers_per_block=down,
+        reverse_transformer_layers_per_block=up,
+        mid_block_type="UNetMidBlock2D",
+    )
+    path = write_sparse(tmp_path / "model.safetensors", single_file_shapes(replace(whole, unet=unet)))
+    opened = open_model(path)
+    assert opened.family.name == "sdxl"
+    assert opened.unet.part.network.config == unet
+    with pytest.raises(WeightsError, match=r"tensors? missing"):
+        open_model(write_sparse(tmp_path / "short.safetensors", without("sdxl", UNET + "input_blocks.8.")))

@@ -214,20 +214,20 @@ class DownLevel(nn.Module):
 
 
 class MidLevel(nn.Module):
-    """The lowest resolution: a resnet block, a transformer, a resnet block."""
+    """The lowest resolution: a resnet block, a transformer, a resnet block; in distilled networks one, or none."""
 
-    def __init__(self, shared: Shared, channels: int, *, heads: int, depth: int) -> None:
+    def __init__(self, shared: Shared, channels: int, *, heads: int, resnets: int, depth: int) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(shared.resnet(channels, channels) for _ in range(2))
-        self.attentions = shared.transformers(channels, heads, [depth])
+        self.resnets = nn.ModuleList(shared.resnet(channels, channels) for _ in range(resnets))
+        self.attentions = shared.transformers(channels, heads, [depth] * (resnets - 1))
 
     def forward(self, x: Tensor, embedding: Tensor, context: Context, call: Call) -> Tensor:
         """[B, C, h, w] to the same."""
-        first, last = self.resnets
-        x = call(first, x, embedding)
-        for attention in self.attentions:
-            x = call(attention, x, context)
-        return call(last, x, embedding)
+        for resnet, attention in zip_longest(self.resnets, self.attentions):
+            x = call(resnet, x, embedding)
+            if attention is not None:
+                x = call(attention, x, context)
+        return x
 
 
 class UpLevel(nn.Module):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,6 @@ from sfumato.nn.norm import GroupNorm
 
 FIXED: dict[str, tuple[object, ...]] = {
     "center_input_sample": (False,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "only_cross_attention": (False, (False, False, False), (False, False, False, False)),
     "downsample_padding": (1,),
     "mid_block_scale_factor": (1,),
@@ -46,12 +46,16 @@ FIXED: dict[str, tuple[object, ...]] = {
 HARMLESS = ("addition_embed_type_num_heads",)  # read only by kinds of addition_embed_type that we refuse
 DOWN = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # does the level attend to the context?
 UP = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
+# Resnet blocks at the lowest resolution, a transformer between two of them. The distilled SSD-1B and Vega have one,
+# BK-SDM's small and tiny none.
+MIDDLE = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
 
 SIZES = (
     "block_out_channels", "layers_per_block", "cross_attention_dim", "attention_head_dim", "in_channels",
     "out_channels", "norm_num_groups",
 )  # fmt: skip
 
+D = TypeVar("D", int, "int | tuple[int, ...]")
 Depths = int | tuple[int | tuple[int, ...], ...]
 
 
@@ -67,6 +71,7 @@ class UNetConfig:
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
     layers_per_block: int | tuple[int, ...] = 2
     cross_attention_dim: int = 1280
     attention_head_dim: int | tuple[int, ...] = 8
@@ -93,6 +98,8 @@ class UNetConfig:
             types = getattr(self, option)
             if len(types) != levels or not set(types) <= set(allowed):
                 raise unsupported("UNetConfig", option, types, f"{levels} of {', '.join(allowed)}")
+        if self.mid_block_type not in MIDDLE:
+            raise unsupported("UNetConfig", "mid_block_type", self.mid_block_type, ", ".join(map(str, MIDDLE)))
         depths = ("transformer_layers_per_block", "reverse_transformer_layers_per_block")
         for option in ("layers_per_block", "attention_head_dim", *depths):
             value = getattr(self, option)
@@ -146,7 +153,7 @@ class UNetConfig:
         return {"_class_name": "UNet2DConditionModel", **stated}
 
 
-def per_level(value: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
+def per_level(value: D | tuple[D, ...], levels: int) -> tuple[D, ...]:
     """`value` for each level."""
     return value if isinstance(value, tuple) else (value,) * levels
 
@@ -176,6 +183,7 @@ class DownPath(nn.Module):
             self.shared,
             channels[-1],
             heads=per_level(config.attention_head_dim, levels)[-1],
+            resnets=MIDDLE[config.mid_block_type],
             depth=mid_depth(config.transformer_layers_per_block),
         )
 
@@ -282,23 +290,43 @@ def mid_depth(depths: Depths) -> int:
     return last[0] if isinstance(last, tuple) else last
 
 
+def down_depths(config: UNetConfig) -> list[tuple[int, ...]]:
+    """Transformer blocks after each resnet block of each level on the way down; none where it does not attend."""
+    depths = per_level(config.transformer_layers_per_block, config.levels)
+    layers = per_level(config.layers_per_block, config.levels)
+    return [
+        layer_depths(depth, count) if DOWN[kind] else ()
+        for kind, depth, count in zip(config.down_block_types, depths, layers, strict=True)
+    ]
+
+
+def up_depths(config: UNetConfig) -> list[tuple[int, ...]]:
+    """The same on the way up, lowest resolution first."""
+    depths = config.reverse_transformer_layers_per_block
+    if depths is None:
+        depths = per_level(config.transformer_layers_per_block, config.levels)[::-1]
+    layers = per_level(config.layers_per_block, config.levels)[::-1]
+    return [
+        layer_depths(depth, count + 1) if UP[kind] else ()
+        for kind, depth, count in zip(config.up_block_types, per_level(depths, config.levels), layers, strict=True)
+    ]
+
+
 def down_levels(config: UNetConfig, shared: Shared) -> list[DownLevel]:
     """The levels on the way down, highest resolution first."""
     count = config.levels
     layers = per_level(config.layers_per_block, count)
     heads = per_level(config.attention_head_dim, count)
-    depths = config.transformer_layers_per_block
+    depths = down_depths(config)
     levels = []
     for index, (before, channels) in enumerate(pairwise((config.block_out_channels[0], *config.block_out_channels))):
-        depth = depths[index] if isinstance(depths, tuple) else depths
-        attends = DOWN[config.down_block_types[index]]
         levels.append(
             DownLevel(
                 shared,
                 [before] + [channels] * (layers[index] - 1),
                 channels,
                 heads=heads[index],
-                depths=layer_depths(depth, layers[index]) if attends else (),
+                depths=depths[index],
                 halve=index < count - 1,
             )
         )
@@ -311,26 +339,20 @@ def up_levels(config: UNetConfig, shared: Shared) -> list[UpLevel]:
     widths = config.block_out_channels[::-1]
     layers = per_level(config.layers_per_block, count)[::-1]
     heads = per_level(config.attention_head_dim, count)[::-1]
-    depths = config.transformer_layers_per_block
-    if config.reverse_transformer_layers_per_block is not None:
-        depths = config.reverse_transformer_layers_per_block
-    elif isinstance(depths, tuple):
-        depths = depths[::-1]
+    depths = up_depths(config)
     levels = []
     for index, channels in enumerate(widths):
         below = widths[max(index - 1, 0)]
         above = widths[min(index + 1, count - 1)]
-        depth = depths[index] if isinstance(depths, tuple) else depths
         # One more resnet block than on the way down: the last one takes the map that entered the level there.
         inputs = [below + channels] + [2 * channels] * (layers[index] - 1) + [channels + above]
-        attends = UP[config.up_block_types[index]]
         levels.append(
             UpLevel(
                 shared,
                 inputs,
                 channels,
                 heads=heads[index],
-                depths=layer_depths(depth, layers[index] + 1) if attends else (),
+                depths=depths[index],
                 double=index < count - 1,
             )
         )

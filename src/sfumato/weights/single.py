@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sfumato.text.vocabulary import END
 from sfumato.weights.build import Part, check_parts, shapes_of
 from sfumato.weights.distilled import distilled_by_name, names_of, with_distillation
 from sfumato.weights.families import Blueprint, blueprint, family_of
+from sfumato.weights.fewer_layers import with_fewer_layers
 from sfumato.weights.files import TensorFile, open_file, read_json
 from sfumato.weights.ldm import (
     AUTOENCODER_PREFIX,
@@ -45,7 +46,7 @@ from sfumato.weights.openclip import (
     openclip_naming,
 )
 from sfumato.weights.opened import Component, Opened, check_fit, spelled_prediction, with_defaults
-from sfumato.weights.recognise import Recognised, recognise
+from sfumato.weights.recognise import Recognised, Shapes, recognise
 
 METADATA = "sfumato"  # the metadata key of the configurations
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -93,7 +94,7 @@ def open_single(
     plan = (
         read_plan(path, tensors.metadata[METADATA])
         if METADATA in tensors.metadata
-        else plan_of(path, found, bare=autoencoder_brought)
+        else plan_of(path, found, shapes, bare=autoencoder_brought)
     )
     build = plan.blueprint
     kind = build.family.text
@@ -132,7 +133,7 @@ def open_single(
     )
 
 
-def plan_of(path: Path, found: Recognised, *, bare: bool = False) -> Plan:
+def plan_of(path: Path, found: Recognised, shapes: Shapes, *, bare: bool = False) -> Plan:
     """Return the published configurations of the family that was recognised. Raises WeightsError if there is none.
 
     `bare`: the autoencoder may be missing.
@@ -148,7 +149,9 @@ def plan_of(path: Path, found: Recognised, *, bare: bool = False) -> Plan:
     pads = {"clip": (END,), "openclip": ("!",), "sdxl": (END, "!"), "sdxl-refiner": ("!",)}[family.text]
     refiner = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
     options = refiner if family.text == "sdxl-refiner" else {}
-    return Plan(blueprint(family), tuple(clip_tokenizer(pad) for pad in pads), options)
+    build = blueprint(family)
+    build = replace(build, unet=with_fewer_layers(build.unet, shapes))
+    return Plan(build, tuple(clip_tokenizer(pad) for pad in pads), options)
 
 
 def read_plan(path: Path, text: str) -> Plan:
