@@ -134,6 +134,27 @@ def same_weights(one: Model, other: Model) -> bool:
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionSAGPipeline",
+        "StableDiffusionPipelineSafe",
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+    ],
+)
+def test_a_pipeline_with_the_same_networks_is_read_and_what_lies_beside_is_noted(
+    pipelines: Pipelines, tmp_path: Path, name: str
+) -> None:
+    """What `save_pretrained` writes of a pipeline with a ControlNet has its class, and the ControlNet beside."""
+    copy = shutil.copytree(pipelines("sdxl" if "XL" in name else "sd1")[1], tmp_path / "model")
+    index = json.loads((copy / "model_index.json").read_text())
+    index |= {"_class_name": name, "controlnet": ["diffusers", "ControlNetModel"]}
+    (copy / "model_index.json").write_text(json.dumps(index))
+    assert "controlnet is not used" in open_model(copy).notes
+
+
 def test_the_only_variant_of_a_folder_is_read_and_noted(pipelines: Pipelines, tmp_path: Path) -> None:
     pipeline, folder = pipelines("sd1")
     copy = shutil.copytree(folder, tmp_path / "model")

@@ -42,20 +42,21 @@ from sfumato.weights.opened import (
     with_defaults,
 )
 
+# Of diffusers' classes those whose networks are these; what else they are, such as a ControlNet, lies beside.
 PIPELINES = frozenset(
-    {
-        "LatentConsistencyModelPipeline",
-        "LatentConsistencyModelImg2ImgPipeline",
-        "StableDiffusionPipeline",
-        "StableDiffusionImg2ImgPipeline",
-        "StableDiffusionInpaintPipeline",
-        "StableDiffusionInstructPix2PixPipeline",
-        "StableDiffusionXLPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
-        "StableDiffusionXLInpaintPipeline",
-        "StableDiffusionXLInstructPix2PixPipeline",
-    }
-)
+    f"{family}{task}Pipeline"
+    for family, tasks in {
+        "StableDiffusion": " Img2Img Inpaint InstructPix2Pix Adapter SAG AttendAndExcite DiffEdit Panorama"
+        " Paradigms ModelEditing",
+        "StableDiffusionXL": " Img2Img Inpaint InstructPix2Pix Adapter",
+        "StableDiffusionControlNet": " Img2Img Inpaint PAG PAGInpaint",
+        "StableDiffusionXLControlNet": " Img2Img Inpaint Union UnionImg2Img UnionInpaint PAG PAGImg2Img",
+        "StableDiffusionPAG": " Img2Img Inpaint",
+        "StableDiffusionXLPAG": " Img2Img Inpaint",
+        "LatentConsistencyModel": " Img2Img",
+    }.items()
+    for task in tasks.split(" ")
+) | {"StableDiffusionInpaintPipelineLegacy", "StableDiffusionPipelineSafe"}
 NETWORKS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
 READ = NETWORKS | {"tokenizer", "tokenizer_2", "scheduler"}
 POSITION_IDS = frozenset({"text_model.embeddings.position_ids", "embeddings.position_ids"})  # 0, 1, 2, ...
@@ -117,8 +118,8 @@ def read_index(path: Path) -> dict[str, Any]:
     kind = index.get("_class_name")
     if not isinstance(kind, str) or kind not in PIPELINES:
         raise ModelFileError(
-            f"{path}: a {kind!r:.80} is not supported; supported are Stable Diffusion 1.x, 2.x and XL: "
-            f"{', '.join(sorted(PIPELINES))}."
+            f"{path}: a {kind!r:.80} is not supported; supported are Stable Diffusion 1.x, 2.x and XL, such as "
+            "StableDiffusionPipeline, StableDiffusionXLPipeline and StableDiffusionControlNetPipeline."
         )
     return index
 
