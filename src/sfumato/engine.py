@@ -125,6 +125,8 @@ class Engine(Planning):
         """The embeddings that the prompts name, in any dialect but plain."""
         if request.dialect == "plain":
             return ()
-        texts = [*request.prompts, request.negative_prompt, *(region.prompt for region in request.regions)]
-        texts += [text for each in said.values() for text in (each.prompt, each.negative_prompt, *each.regions)]
+        texts = [text for each in said.values() for text in (each.prompt, each.negative_prompt, *each.regions)]
+        texts = texts or [*request.prompts, request.negative_prompt, *(region.prompt for region in request.regions)]
+        if request.hires is not None:
+            texts += filter(None, (request.hires.prompt, request.hires.negative_prompt))
         return embeddings_named(texts, base, request.dialect, request.embeddings)

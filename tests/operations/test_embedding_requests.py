@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny_models import SIZE
 
 from sfumato.engine import Engine
-from sfumato.errors import ModelNotFoundError, RequestError
+from sfumato.errors import ModelNotFoundError, PromptError, RequestError
 from sfumato.events import Finished
 from sfumato.generation import generate
 from sfumato.metadata import CHUNK, describe, save
@@ -117,4 +117,19 @@ def test_a_prompt_names_an_embedding_that_is_known(
     assert named.tobytes() != picture("a cat, (easytoy:1.2)", dialect="plain").tobytes()
     comfy = picture("a cat, embedding:EasyToy", dialect="comfy")
     assert comfy.tobytes() == picture("a cat, easytoy").tobytes()
+    weighted = picture("a cat, (embedding:EasyToy.safetensors:1.2)", dialect="comfy")
+    assert weighted.tobytes() == picture("a cat, (embedding:easytoy:1.2)", dialect="comfy").tobytes()
+    own = picture(
+        "a cat, embedding:mytoy",
+        dialect="comfy",
+        embeddings=[(str(webui / "embeddings" / "EasyToy.safetensors"), "mytoy")],
+    )
+    assert own.tobytes() == comfy.tobytes()
+    assert replay(save(comfy, tmp_path / "b.png"), engine=engine).outcome == "identical"
+    with pytest.raises(PromptError, match=r"no such embedding \(did you mean 'easytoy'\?\)"):
+        picture("a cat, embedding:EasyTyo", dialect="comfy")
+    again = {"scale": 2, "steps": 2, "strength": 0.5}
+    second = picture("a cat", hires={**again, "prompt": "easytoy"})
+    assert second.tobytes() != picture("a cat", hires={**again, "prompt": "easytoys"}).tobytes()
+    assert "EasyToy" in second.info[CHUNK]
     assert "embeddings" not in json.loads(picture("a cat, easytoys").info[CHUNK])["request"]
