@@ -53,6 +53,19 @@ def test_ten_thousand_pictures_are_scrolled_with_few_elements(server: Any, tab: 
     assert (thread.time() - begin) / frames < 0.1  # s of the main thread, each
 
 
+def test_the_pictures_are_asked_for_once(server: Any, tab: Any) -> None:
+    page = tab(server, "#/models")
+    expect(page.get_by_role("button", name="Draw with it").first).to_be_visible()
+    page.wait_for_function("() => performance.getEntriesByType('resource').some(each => /queue$/.test(each.name))")
+    page.wait_for_timeout(300)  # the stream of events is open, and what it brings at first is here
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/pictures?" in request.url else None)
+    page.get_by_role("link", name="History").click()
+    expect(page.get_by_text(re.compile(r"^[\d,]+ pictures?$"))).to_be_visible()
+    page.wait_for_timeout(600)
+    assert len(asked) == 1
+
+
 def test_search_favourites_delete_undo_and_the_bin(server: Any, tab: Any) -> None:
     page = tab(server, draft=QUICK)
     for words in ("a green ball at dusk", "a green star at dusk"):

@@ -132,6 +132,7 @@ def test_ten_thousand_real_pictures_are_shown_scrolled_found_and_changed_at_once
         measured[f"to {share}"] = sum(work.done())
         assert grid.locator(".cell").count() < 160
     measured["pages asked for"] = len(asked)
+    assert len(set(asked)) == len(asked), "a page was asked for twice"
     page.wait_for_timeout(500)
     work.done()
     frames = scroll_through(page)
