@@ -7,6 +7,7 @@ page's policy: a payload that became an element would be stopped by the policy, 
 import base64
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,20 @@ def submit(server: Any, page: Any, payloads: list[str]) -> list[str]:
     ids = []
     for number, payload in enumerate(payloads):
         fields = {"prompt": payload, "negative_prompt": payload, "steps": 1, "dialect": "plain"}
-        answer = page.request.post(
-            f"{server.address}/sfumato/v1/jobs",
-            data={"request": fields, "title": f"{payload} title"[:200]},
-            headers={"X-Sfumato-Client": f"stranger-{number // 50}"},  # 64 jobs of one may wait
-        )
-        assert answer.ok, answer.text()
-        ids.append(answer.json()["id"])
+        body = {"request": fields, "title": f"{payload} title"[:200]}
+        ids.append(post(server, page, body, f"stranger-{number // 50}")["id"])  # 64 jobs of one may wait
     return ids
+
+
+def post(server: Any, page: Any, job: dict[str, Any], client: str) -> Any:
+    """The server's answer to a job; where that is to come back later, to one that comes back when it says."""
+    end = time.monotonic() + PATIENCE / 1000
+    while True:
+        answer = page.request.post(f"{server.address}/sfumato/v1/jobs", data=job, headers={"X-Sfumato-Client": client})
+        if answer.status != 429 or time.monotonic() > end:
+            assert answer.ok, answer.text()
+            return answer.json()
+        time.sleep(float(answer.headers["retry-after"]))
 
 
 def picture_saying(payload: str) -> bytes:
