@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
-from studio_flows import QUICK, ask, draw, pixels, result
+from studio_flows import PHONE, QUICK, ask, draw, pixels, result
 
 Level = Callable[[Page], np.ndarray]
 
@@ -183,6 +183,62 @@ def test_a_side_is_extended_and_the_new_part_is_drawn(painted: Page) -> None:
     assert (old[:, :96] == new[:, :96]).all()
     page.keyboard.press("Control+z")
     expect(page.locator(".sheet")).to_have_css("width", "128px")
+
+
+def press(page: Page, side: str) -> None:
+    """Press the handle at a side with a pointer that stays where it is."""
+    box = page.get_by_role("button", name=f"Extend the picture: {side}").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
+def test_two_sides_are_pressed_one_after_the_other_and_what_comes_is_taken_back(painted: Page) -> None:
+    page = painted
+    for side in ("right", "bottom"):
+        press(page, side)  # the first has not come back from the server when the second is asked for
+    page.get_by_label("Candidates: 3").fill("2")
+    page.get_by_role("button", name="Draw").click()  # nor has the second
+    expect(page.get_by_role("alert")).to_have_count(0)
+    strip = page.get_by_role("toolbar", name="Candidates to look at").get_by_role("button")
+    expect(strip).to_have_count(2)
+    job = next(job for job in ask(page, "/jobs")["jobs"] if job["request"].get("masked_only"))
+    old = np.array(pixels(page, f"/sfumato/v1/uploads/{job['request']['image']}/file"))
+    mask = np.array(pixels(page, f"/sfumato/v1/uploads/{job['request']['mask']}/file").convert("L"))
+    assert old.shape[:2] == mask.shape == (160, 160)
+    assert mask[128:].min() == mask[:, 128:].min() == 255 and mask[:96, :96].max() == 0
+    first = np.array(pixels(page, job["pictures"][0]["file"]))
+    assert (old[mask == 0] == first[mask == 0]).all()
+    page.get_by_role("button", name="Accept").click()
+    expect(strip).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(strip).to_have_count(2)  # the other candidate can still be taken
+    expect(page.locator(".sheet")).to_have_css("width", "160px")
+
+
+def test_the_picture_is_shown_whole_when_the_window_changes_its_size(painted: Page) -> None:
+    page = painted
+
+    def within() -> bool:
+        sheet, board = page.locator(".sheet").bounding_box(), page.locator(".board").bounding_box()
+        assert sheet is not None and board is not None
+        right, below = (sheet[at] + sheet[side] for at, side in (("x", "width"), ("y", "height")))
+        return (
+            sheet["x"] >= board["x"]
+            and sheet["y"] >= board["y"]
+            and right <= board["x"] + board["width"]
+            and below <= board["y"] + board["height"]
+        )
+
+    assert within()
+    page.set_viewport_size(PHONE)
+    page.wait_for_timeout(300)
+    assert within()
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.get_by_role("button", name="Larger view").click()
+    kept = page.locator(".sheet").get_attribute("style")
+    page.set_viewport_size({"width": 1300, "height": 900})
+    page.wait_for_timeout(300)
+    assert page.locator(".sheet").get_attribute("style") == kept  # as it was set by hand
 
 
 def test_a_handle_is_dragged_and_a_file_is_opened(server: Any, tab: Any) -> None:

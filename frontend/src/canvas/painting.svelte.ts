@@ -14,7 +14,7 @@ import { maskFile, maskFrom, padded, paddedMask, type Sides } from './pixels'
 
 /** A picture that the server has, with its pixels here. */
 export type Base = { id: string; url: string; width: number; height: number; pixels: ImageBitmap }
-type Moment = { base: Base; mask: Mask; filled: boolean }
+type Moment = { base: Base; mask: Mask; jobs: string[] }
 type Kept = { id: string; url: string; mask: string; jobs: string[] }
 
 const KEY = 'sfumato.canvas'
@@ -139,13 +139,28 @@ class Painting {
     this.#changed()
   }
 
-  /** Make the picture larger at its sides; the new part is masked. */
-  async extend(sides: Sides): Promise<void> {
+  /** The last extension, when it is done or has failed. */
+  #extended: Promise<unknown> = Promise.resolve()
+
+  /** Make the picture larger at its sides, after what it was extended by before; the new part is masked. */
+  extend(sides: Sides): Promise<void> {
+    const extending = this.#extended.then(() => this.#extend(sides))
+    this.#extended = extending.catch(() => undefined)
+    return extending
+  }
+
+  /** Once what lies here is as large as it was asked to be. */
+  settled(): Promise<unknown> {
+    return this.#extended
+  }
+
+  async #extend(sides: Sides): Promise<void> {
     const { base } = this
     if (!base) return
     const upload = await api.upload(await padded(base.pixels, sides))
     const url = fileOf(upload.id)
     const pixels = await bitmap(url)
+    if (this.base !== base) return // another picture has come meanwhile
     this.remember()
     this.mask = paddedMask(this.mask, sides, Math.min(FADE, base.width / 4, base.height / 4))
     this.settings.strength = Math.min(this.settings.strength, EXTENDED)
@@ -202,12 +217,16 @@ class Painting {
   }
 
   #moment(base: Base): Moment {
-    return { base, mask: copy(this.mask), filled: this.filled }
+    return { base, mask: copy(this.mask), jobs: [...this.jobs] }
   }
 
   #restore(moment: Moment | undefined): void {
     if (!moment) return
-    this.base = moment.base
+    if (moment.base !== this.base) {
+      this.base = moment.base
+      this.jobs = moment.jobs // its candidates; those of another picture are none of it
+      this.#suit()
+    }
     this.mask = copy(moment.mask)
     this.shown = null
     this.#changed()

@@ -10,12 +10,15 @@ class View {
   y = $state(0)
   width = $state(0)
   height = $state(0)
+  /** Whether it shows the picture whole, and has not been moved since. */
+  whole = true
 
   /** Show a picture whole, in the middle. */
   fit(width: number, height: number): void {
     if (!this.width || !this.height) return
     const scale = Math.min((this.width - 2 * MARGIN) / width, (this.height - 2 * MARGIN) / height)
     this.scale = Math.min(MOST, Math.max(LEAST, scale))
+    this.whole = true
     this.x = (this.width - width * this.scale) / 2
     this.y = (this.height - height * this.scale) / 2
   }
@@ -26,11 +29,13 @@ class View {
     this.x = x - ((x - this.x) * scale) / this.scale
     this.y = y - ((y - this.y) * scale) / this.scale
     this.scale = scale
+    this.whole = false
   }
 
   move(x: number, y: number): void {
     this.x += x
     this.y += y
+    this.whole = false
   }
 }
 
