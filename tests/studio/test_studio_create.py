@@ -65,6 +65,24 @@ def test_progress_is_shown_and_a_job_is_cancelled(server: Any, tab: Any) -> None
     assert jobs[0]["state"] == "cancelled"
 
 
+def test_the_pictures_of_a_job_are_numbered_from_one(server: Any, tab: Any) -> None:
+    page = tab(server, draft={"steps": 30, "count": 2})
+    page.evaluate(
+        """() => {
+            window.said = []
+            new MutationObserver(() => {
+                const line = document.querySelector('.live .line p')
+                if (line) window.said.push(line.textContent.replace(/.*?(picture .*? of .*?) .*/, '$1'))
+            }).observe(document.body, { subtree: true, childList: true, characterData: true })
+        }"""
+    )
+    draw(page, "two red balls")
+    result(page, "two red balls")
+    expect(page.get_by_role("toolbar", name="Drawn in this tab").get_by_role("button")).to_have_count(2)
+    numbered = {each for each in page.evaluate("said") if each.startswith("picture")}
+    assert numbered == {"picture 1 of 2", "picture 2 of 2"}
+
+
 def test_what_is_wrong_stands_beside_its_field(server: Any, tab: Any) -> None:
     page = tab(server, draft={"steps": 4})
     page.get_by_text("Advanced").click()

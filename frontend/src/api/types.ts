@@ -1,5 +1,7 @@
 /** What `/sfumato/v1` says, as far as the studio reads it. */
 
+import type { Verdict } from '../parts/verdict'
+
 export type State = 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
 
 /** Up to 2^64 - 1, which a number of the browser does not hold: seeds are texts of digits in the page. */
@@ -76,7 +78,9 @@ export type Picture = {
 export type Progress = {
   step: number
   steps: number
+  /** How many of the pictures are done, and how many are drawn at once. */
   picture: number
+  together?: number
   pictures: number
   elapsed?: number
   left?: number | null
@@ -104,7 +108,7 @@ export type Job = {
   pictures: Picture[]
   error: Fault | null
   retry_of: string | null
-  result: { outcome: string; detail: string } | null
+  result: Verdict | null
 }
 
 export type Queue = { running: Job[]; queued: Job[]; paused: boolean }

@@ -17,15 +17,19 @@ export function progressWords(job: Job, progress: Progress | undefined): string 
   }
   if (progress?.loading) return `Loading ${progress.loading}`
   if (!progress?.steps) return 'Getting ready'
-  const which = progress.pictures > 1 ? ` · picture ${Math.min(progress.picture, progress.pictures)} of ${progress.pictures}` : ''
+  const which = progress.pictures > 1 ? ` · ${numbered(progress)} of ${progress.pictures}` : ''
   const left = progress.left === null || progress.left === undefined ? '' : ` · ${seconds(progress.left)} left`
   return `Step ${progress.step} of ${progress.steps}${which}${left}`
+}
+
+/** Those that are being drawn; `picture` counts those that are done. */
+function numbered({ picture, together = 1 }: Progress): string {
+  return together > 1 ? `pictures ${picture + 1} to ${picture + together}` : `picture ${picture + 1}`
 }
 
 /** The share of a job that is done, 0 to 1. */
 export function share(progress: Progress | undefined): number {
   if (!progress?.steps) return 0
-  const pictures = Math.max(1, progress.pictures)
-  const done = Math.max(0, progress.picture - 1)
-  return Math.min(1, (done + progress.step / progress.steps) / pictures)
+  const { step, steps, picture, pictures, together = 1 } = progress
+  return Math.min(1, (picture + (together * step) / steps) / Math.max(1, pictures))
 }

@@ -269,6 +269,7 @@ class Run:
             "step": step,
             "steps": steps,
             "picture": picture,
+            "together": together,
             "pictures": self._total,
             "elapsed": round(elapsed, 3),
             "left": None if left is None else round(left, 3),

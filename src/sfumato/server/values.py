@@ -16,11 +16,15 @@ class Value(BaseModel):
 
 
 class Progress(Value):
-    """How far a running job is; `loading` names the model that is being loaded. Seconds; `left` where it is known."""
+    """How far a running job is: `picture` of its `pictures` are done, and as many as `together` are being drawn.
+
+    `loading` names the model that is being loaded. Seconds; `left` where it is known.
+    """
 
     step: int = 0
     steps: int = 0
     picture: int = 0
+    together: int = 1
     pictures: int = 1
     elapsed: float = 0.0
     left: float | None = None
