@@ -164,7 +164,8 @@ class Draft {
     if (typeof request.strength === 'number') form.strength = request.strength
     form.loras = Array.isArray(request.loras) ? (request.loras as Lora[]) : []
     form.others = whole(others(request))
-    if (request.model && catalogue.models.value?.some((each) => each.name === request.model)) form.model = request.model
+    const named = catalogue.models.value?.find((each) => each.name === request.model)
+    if (named) form.model = named.default ? '' : named.name // as the form itself says it
     this.errors = {}
   }
 

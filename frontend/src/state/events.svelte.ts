@@ -3,6 +3,7 @@
 import { ROOT, parsed } from '../api/client'
 import type { Job, Picture, Progress } from '../api/types'
 import { catalogue } from './catalogue.svelte'
+import { notices } from './notices.svelte'
 import { store } from './store.svelte'
 
 const PATIENCE = 700 // ms before a lost connection is worth a word
@@ -44,6 +45,7 @@ class Events {
     this.#lostTimer = 0
     this.#wait = 500
     this.status = 'open'
+    notices.reached()
     store.refresh().catch(() => undefined) // the next opening asks again
   }
 

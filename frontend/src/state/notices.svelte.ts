@@ -8,6 +8,8 @@ export type Notice = {
   text: string
   hint: string | null
   actions: { label: string; run: () => void }[]
+  /** Whether it only says that the server could not be reached. */
+  unreached?: boolean
 }
 
 const SECONDS = 8
@@ -16,15 +18,26 @@ class Notices {
   list = $state<Notice[]>([])
   #last = 0
 
-  show(text: string, actions: Notice['actions'] = [], kind: Notice['kind'] = 'note', hint: string | null = null): void {
-    const id = ++this.#last
-    this.list = [...this.list.slice(-2), { id, kind, text, hint, actions }]
-    if (kind === 'note') setTimeout(() => this.dismiss(id), SECONDS * 1000)
+  show(text: string, actions: Notice['actions'] = []): void {
+    const id = this.#add({ kind: 'note', text, hint: null, actions })
+    setTimeout(() => this.dismiss(id), SECONDS * 1000)
   }
 
   error(problem: unknown): void {
-    const hint = problem instanceof ApiError ? problem.hint : null
-    this.show(problem instanceof Error ? problem.message : String(problem), [], 'error', hint)
+    const text = problem instanceof Error ? problem.message : String(problem)
+    const { hint, status } = problem instanceof ApiError ? problem : { hint: null, status: null }
+    this.#add({ kind: 'error', text, hint, actions: [], unreached: status === 0 })
+  }
+
+  /** The server can be reached again. */
+  reached(): void {
+    this.list = this.list.filter((each) => !each.unreached)
+  }
+
+  #add(notice: Omit<Notice, 'id'>): number {
+    const id = ++this.#last
+    this.list = [...this.list.slice(-2), { id, ...notice }]
+    return id
   }
 
   dismiss(id: number): void {

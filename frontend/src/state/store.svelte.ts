@@ -40,7 +40,10 @@ class Store {
       this.progress.delete(job.id)
       this.previews.delete(job.id)
     } else if (job.progress) this.progress.set(job.id, { ...this.progress.get(job.id), ...job.progress })
-    if (job.state === 'queued') this.previews.delete(job.id)
+    if (job.state === 'queued') {
+      this.previews.delete(job.id) // of an attempt before this one
+      this.progress.delete(job.id)
+    }
   }
 
   picture(picture: Picture): void {
