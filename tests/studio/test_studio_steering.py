@@ -236,6 +236,11 @@ def test_a_picture_in_place_of_words_is_drawn_with_within_what_is_painted(steere
     assert np.abs(drawn(3) - plain).max() <= 1  # it counts for nothing
     page.get_by_label("Weight of image prompt 1").fill("1")
     unit = page.get_by_role("group", name="image prompt 1", exact=True)
+    unit.get_by_label("Image encoder").fill("nobody's")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("alert").first).to_contain_text("nobody's")
+    unit.get_by_label("Image encoder").fill("")
+    assert "encoder" not in request_of(page)["image_prompts"][0]
     unit.get_by_label("Only in a part of the picture").check()
     unit.get_by_role("button", name="Mask everything").click()
     whole = drawn(4)
@@ -356,6 +361,7 @@ SETTINGS = [
     ("Start of guidance", "0.2", "guidance_interval", [0.2, 1]),
     ("Self-attention guidance", True, "self_attention_guidance", {"scale": 0.75, "blur": 1}),
     ("Perturbed attention", True, "perturbed_attention", {"scale": 3, "adaptive": 0}),
+    ("In the layers", "mid, up", "perturbed_attention", {"layers": ["mid", "up"]}),
     ("Adaptive projected guidance", True, "apg", {"eta": 0, "threshold": 0, "momentum": 0}),
     ("Variation", "0.25", "variation", {"strength": 0.25}),
     ("The other seed", "18446744073709551615", "variation", {"strength": 0.25, "seed": 2**64 - 1}),
@@ -396,14 +402,12 @@ def test_each_setting_reaches_the_request_and_is_taken_over_again(steered: Any, 
     result(page, "a red house")
     asked = newest(page)
     told = {name: value for name, value in asked.items() if name in expected}
-    told["perturbed_attention"].pop("layers")  # the server's own
     assert told == expected
     page.get_by_role("button", name="Clear", exact=True).click()
     assert set(request_of(page)) == {"prompt", "count", "width", "height"}
     page.get_by_role("button", name="Reuse", exact=True).click()
     expect(page.locator("summary").filter(has_text="Noise and seeds")).to_contain_text("6 set")
     again = request_of(page)
-    again["perturbed_attention"].pop("layers")
     assert {name: again.get(name) for name in expected} == expected
     assert page.get_by_text("Taken over, too").count() == 0
 
@@ -418,12 +422,15 @@ def test_the_settings_of_start_pictures_of_parts_and_of_sdxl(steered: Any, tab: 
     page.get_by_label("Overlap", exact=True).fill("16")
     page.get_by_label("Dynamic thresholding").check()
     page.get_by_label("mimic scale").fill("2")
+    for label, word in (("Channels", "false"), ("Scaled from", "zero"), ("Spread is", "std")):
+        page.get_by_label(label, exact=True).select_option(word)
     draw(page, "a red house")
     result(page, "a red house")
     asked = newest(page)
     assert (asked["resize_mode"], asked["strength_rule"]) == ("fill", "whole")
     assert asked["windows"] == {"size": 64, "overlap": 16}
-    assert asked["dynamic_thresholding"]["mimic_scale"] == 2
+    told = {"mimic_scale": 2, "percentile": 1, "phi": 1, "separate_channels": False, "start": "zero", "measure": "std"}
+    assert asked["dynamic_thresholding"] == told
     page.get_by_role("button", name="Clear", exact=True).click()
     expect(page.get_by_text("Sizes that SDXL is told")).to_have_count(0)  # which this model is not
     page.locator("#json").fill('{"prompt": "a cat", "crop": [8, 0], "image_guidance": 1.5}')
@@ -443,6 +450,10 @@ def test_loras_styles_a_second_pass_and_more_reach_the_picture(steered: Any, tab
     page = opened(tab, steered)
     page.get_by_label("Add a LoRA").select_option("ink")
     page.get_by_label("Weight of ink", exact=True).fill("0.3")
+    assert request_of(page)["loras"] == [{"name": "ink", "weight": 0.3}]
+    page.get_by_label("Other weights for the text encoders").check()
+    page.get_by_label("Text weight of ink", exact=True).fill("0.1")
+    page.get_by_label("Weight of ink", exact=True).fill("0.4")
     page.keyboard.press("Tab")
     page.get_by_label("Add a style").select_option("evening")
     page.get_by_label("Second pass").select_option("2")
@@ -460,7 +471,7 @@ def test_loras_styles_a_second_pass_and_more_reach_the_picture(steered: Any, tab
     shown = result(page, "a red house")
     assert pixels(page, shown.get_attribute("src")).size == (256, 256)
     asked = newest(page)
-    assert asked["loras"] == [{"name": "ink", "weight": 0.3, "text_weight": 0.3}]
+    assert asked["loras"] == [{"name": "ink", "weight": 0.4, "text_weight": 0.1}]
     assert asked["styles"] == ["evening"]
     assert asked["hires"] == {"scale": 2.0, "upscaler": "lanczos", "strength": 0.4, "steps": 5}
     assert asked["variation"]["strength"] == 0.2
@@ -470,6 +481,9 @@ def test_loras_styles_a_second_pass_and_more_reach_the_picture(steered: Any, tab
     assert set(request_of(page)) == {"prompt", "count", "width", "height"}
     page.get_by_role("button", name="Reuse", exact=True).click()
     expect(page.get_by_label("Its steps")).to_have_value("5")
+    expect(page.get_by_label("Text weight of ink", exact=True)).to_have_value("0.1")
+    page.get_by_label("Other weights for the text encoders").uncheck()
+    assert request_of(page)["loras"] == [{"name": "ink", "weight": 0.4}]
     again = request_of(page)
     assert {name: again[name] for name in ("styles", "hires", "tiling", "clip_skip", "freeu")} == {
         name: asked[name] for name in ("styles", "hires", "tiling", "clip_skip", "freeu")
