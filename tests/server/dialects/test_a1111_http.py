@@ -244,6 +244,22 @@ def test_options_are_kept_and_wrong_ones_change_nothing(start: Any, settings: An
     assert kept["CLIP_stop_at_last_layers"] == 2
 
 
+def test_networks_that_enlarge_are_listed_for_hires_fix_alone(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    save_file({"nothing.weight": torch.zeros(1)}, tmp_path / "fine.safetensors")
+    add_alias("fine", tmp_path / "fine.safetensors", kind="upscaler")
+    client = start()
+    listed = client.get(f"{API}/upscalers").json()
+    assert [(each["name"], each["model_name"]) for each in listed[-2:]] == [("Nearest", None), ("fine", "fine")]
+    hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5}
+    (drawn,) = draw(client, hr_upscaler="fine", **hires)["images"]
+    assert opened(drawn).size == (64, 64)  # the stub draws no second pass
+    refused = post(client, "extra-single-image", 422, image=picture(), upscaler_1="fine")
+    assert "networks in hires fix alone" in refused["detail"][0]["msg"]
+
+
 def test_all_options_may_be_sent_back(shared: TestClient) -> None:
     """As Open WebUI does to choose a model."""
     options = shared.get("/sdapi/v1/options").json()

@@ -121,6 +121,18 @@ def test_an_sdxl_model_aligns_its_own_steps() -> None:
     assert order(body).request.spacing == "align_your_steps_sdxl"
 
 
+def test_the_wildcards_script_asks_for_what_is_done_anyway() -> None:
+    """As webuiapi's README sends it: a list, and no object."""
+    assert order({"prompt": "a __colour__ cat", "alwayson_scripts": {"Simple wildcards": []}}).request.prompt == (
+        "a __colour__ cat"
+    )
+
+
+def test_an_upscaler_that_is_not_there_is_refused_in_a1111s_words() -> None:
+    with pytest.raises(Problem, match=r"there are Latent, Latent \(antialiased\), .*, Nearest, .*, Lanczos"):
+        order({"enable_hr": True, "hr_upscaler": "R-ESRGAN 4x+", "denoising_strength": 0.5})
+
+
 def test_styles_are_those_of_the_request() -> None:
     found = order({"prompt": "a cat", "negative_prompt": "dog", "styles": ["oil", "warm"]})
     assert (found.request.prompt, found.request.styles) == ("a cat", ("oil", "warm"))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from sfumato.metadata import upscaler_label
 from sfumato.request import LATENT_UPSCALERS, PIXEL_UPSCALERS, checked_upscaler
 from sfumato.server.dialects.a1111_fields import refuse
 from sfumato.server.problems import Problem
@@ -68,7 +69,7 @@ class Catalogue:
         way = checked_upscaler("hr_upscaler", name)
         if way in (*LATENT_UPSCALERS, *PIXEL_UPSCALERS):
             return way
-        there = ", ".join((*LATENT_UPSCALERS, *PIXEL_UPSCALERS, *self.upscalers))
+        there = ", ".join((*map(upscaler_label, (*LATENT_UPSCALERS, *PIXEL_UPSCALERS)), *self.upscalers))
         raise refuse("hr_upscaler", f"is {name!r}; there are {there}")
 
 

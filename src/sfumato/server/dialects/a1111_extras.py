@@ -53,7 +53,7 @@ def upscaled(file: bytes, body: Mapping[str, Any], infotext: str = "") -> tuple[
 def _upscaler(fields: Fields, name: str) -> tuple[str, Scale | None]:
     asked = fields.text(name, "None") or "None"
     if asked not in UPSCALERS:
-        raise refuse(name, f"is {asked!r}; there are {', '.join(UPSCALERS)}")
+        raise refuse(name, f"is {asked!r}; there are {', '.join(UPSCALERS)}, and networks in hires fix alone")
     return asked, UPSCALERS[asked]
 
 

@@ -111,10 +111,12 @@ def script_info(service: Service, catalogue: Catalogue) -> list[dict[str, Any]]:
     ]
 
 
-def upscalers() -> list[dict[str, Any]]:
-    """`/upscalers`: those of the extras."""
+def upscalers(service: Service, catalogue: Catalogue) -> list[dict[str, Any]]:
+    """`/upscalers`: those of the extras and of hires fix, and the networks, which hires fix alone takes."""
+    named = {**dict.fromkeys(UPSCALERS), **{name: name for name in catalogue.upscalers}}
     return [
-        {"name": name, "model_name": None, "model_path": None, "model_url": None, "scale": 4.0} for name in UPSCALERS
+        {"name": name, "model_name": model, "model_path": model, "model_url": None, "scale": 4.0}
+        for name, model in named.items()
     ]
 
 
@@ -138,7 +140,7 @@ LISTS: dict[str, Callable[[Service, Catalogue], Any]] = {
         {"name": name, "alias": name, "path": name, "metadata": {}} for name in found.loras
     ],
     "/sdapi/v1/embeddings": embeddings,
-    "/sdapi/v1/upscalers": lambda service, catalogue: upscalers(),
+    "/sdapi/v1/upscalers": upscalers,
     "/sdapi/v1/latent-upscale-modes": lambda service, catalogue: [{"name": name} for name in LATENT_MODES],
     "/sdapi/v1/prompt-styles": lambda service, found: [
         {"name": name, "prompt": style.prompt, "negative_prompt": style.negative_prompt}

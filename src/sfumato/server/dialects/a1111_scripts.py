@@ -17,7 +17,8 @@ SOFT_FIELDS = {
     "difference_threshold": 0.5,
     "difference_contrast": 2.0,
 }
-HARMLESS = ("extra options", "seed", "sampler", "comments")  # A1111's own, whose fields a body has beside them
+# A1111's own, whose fields a body has beside them, and the extension that fills in __names__, as is done here anyway
+HARMLESS = ("extra options", "seed", "sampler", "comments", "simple wildcards")
 # webuiapi sends ControlNet's defaults where it finds the second name
 LISTED = (CONTROLNET, "controlnet m2m", SAG, SOFT)
 
