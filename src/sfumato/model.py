@@ -17,6 +17,7 @@ from sfumato.diffusion.schedule import NoiseSchedule
 from sfumato.nn.additions import NOTHING, UNetCall, together
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.replay import Replayed
+from sfumato.nn.resting import is_resting
 from sfumato.nn.unet import UNet
 from sfumato.request import Embedding, Lora
 from sfumato.text.encode import Conditioning, TextStack
@@ -123,6 +124,11 @@ class Model:
         return self.unet.conv_in.weight.device
 
     @property
+    def spares(self) -> bool:
+        """Is it asked to need less memory? Then there is none for recorded steps, or weights do not stay in place."""
+        return self.apart or self.tiled_above is not None or is_resting(self.unet)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The precision of the UNet."""
         return self.unet.conv_in.weight.dtype
@@ -168,7 +174,7 @@ class Model:
         `lookup` finds the timestep of a level (`Sampling.lookup`); by default it is interpolated in log sigma.
         """
 
-        alone = Replayed(self.unet) if self.device.type == "cuda" else self.unet
+        alone = Replayed(self.unet) if self.device.type == "cuda" and not self.spares else self.unet
 
         def denoise(x: Tensor, sigma: float, conditioning: Conditioning) -> Tensor:
             told = conditioning.to(self.device, self.dtype)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfumato.diffusion.denoiser import Denoise, Lookup
 from sfumato.diffusion.guidance import (
@@ -176,8 +176,14 @@ def _decode_one(autoencoder: Autoencoder, latent: Tensor, run: Callable[[Autoenc
     latent = latent.contiguous(memory_format=autoencoder_order(first.device))  # the order of its weights
     decoded = run(autoencoder, latent.to(first)).float()
     if first.dtype is not torch.float32 and not bool(torch.isfinite(decoded).all()):
-        decoded = run(copy.deepcopy(autoencoder).float(), latent.to(first.device, torch.float32))
+        decoded = run(in_float32(autoencoder), latent.to(first.device, torch.float32))
     return decoded
+
+
+def in_float32(autoencoder: Autoencoder) -> Autoencoder:
+    """A copy in float32, on the same device."""
+    wide = {id(each): nn.Parameter(each.float(), requires_grad=False) for each in autoencoder.parameters()}
+    return copy.deepcopy(autoencoder, wide)
 
 
 def conditioned(model: Model, told: Told, lookup: Lookup) -> Denoise:

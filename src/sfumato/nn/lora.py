@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sfumato.errors import ConfigError
 from sfumato.nn.change import Change, Changeable, Layer, changeable, partly
+from sfumato.nn.resting import Resting
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -331,7 +332,9 @@ def changed_bias(bias: Tensor, parts: Sequence[tuple[Change, float]]) -> Tensor:
 
 
 def in_place_of(old: Tensor, value: Tensor) -> Tensor:
-    """A value in the precision and the layout of another tensor, in memory of its own."""
+    """A value in the precision and the layout of another tensor, in memory of its own; at rest where that one is."""
+    if isinstance(old, Resting):
+        return old.like(value)
     if value.dtype == old.dtype and value.stride() == old.stride() and value.data_ptr() != old.data_ptr():
         return value
     return torch.empty_like(old).copy_(value)
