@@ -56,7 +56,7 @@ ARROWS: dict[str, set[str]] = {
         "memory": "allocator model nn weights operations instructed controls guides upscaling text request images",
         "devices": "",
         "named": "controls memory model request upscaling weights",  # opened, and not read
-        "kept": "controls devices model request weights",  # what an engine is made of: its models,
+        "kept": "controls devices model nn.resting request weights",  # what an engine is made of: its models,
         "planning": "kept images memory request text.words weights",  # and how they fit into the memory
         "engine": "planning named admission guides job wording memory text.words generation diffusion events weights"
         " request images model",

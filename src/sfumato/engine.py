@@ -81,7 +81,9 @@ class Engine(Planning):
             model = self.model_for(request, run[0], said)
             if plan is not None:
                 model = replace(model, apart=plan.apart, tiled_above=plan.tiled_above)
-                if plan.streams and request.masking is None:  # a companion's weights would be in memory
+                if (
+                    plan.streams and not plan.moves and request.masking is None
+                ):  # a companion's weights would be in memory
                     model = replace(model, companion=None)
             stopped = yield from stream(
                 model,

@@ -12,14 +12,16 @@ from sfumato.controls.reading import control_names
 from sfumato.devices import choose_device, choose_dtype
 from sfumato.errors import ModelNotFoundError
 from sfumato.model import Model
+from sfumato.nn.resting import Resting, Room, rest
 from sfumato.request import Embedding, Lora, Request
-from sfumato.weights.controls import control_file, is_made_of_unet, with_controls
+from sfumato.weights.controls import Filling, control_file, fill_for, is_made_of_unet, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
 from sfumato.weights.load import embedded, hollow, open_model, read
 from sfumato.weights.lora import locate_lora, with_loras
-from sfumato.weights.opened import Opened
-from sfumato.weights.streamed import read_streamed
+from sfumato.weights.moved import fill_resting, read_moved
+from sfumato.weights.opened import Component, Opened
+from sfumato.weights.streamed import read_streamed, stream
 
 
 def state_of(path: Path) -> "FileState":
@@ -56,6 +58,18 @@ ModelKey = tuple[str | None, str | None, str | None]
 """Names of a model and of another autoencoder, and what it predicts."""
 
 
+def together_with(network: nn.Module) -> str:
+    """The name of the networks that one whose weights rest is on a device together with."""
+    first = next(network.parameters())
+    assert isinstance(first, Resting)
+    return first.weight.network
+
+
+def stream_for(component: Component, model: Model) -> None:
+    """Leaves the weights of a network beside a model on the disk, as the model's are."""
+    stream(component, model.dtype)
+
+
 class Kept:
     """The part of an engine that is about models: it keeps those that it used last."""
 
@@ -69,6 +83,8 @@ class Kept:
         self._models: OrderedDict[ModelKey, Model] = OrderedDict()
         self._opened: dict[ModelKey, Opened] = {}
         self._streamed: set[ModelKey] = set()
+        self._moved: set[ModelKey] = set()
+        self._room = Room(self.device)
         self._changed: tuple[Model, ChangeKey, Model] | None = None
         self._controls: dict[str, KeptControl] = {}
 
@@ -105,7 +121,11 @@ class Kept:
             self._changed = None  # let go before another is made
             streamed = (name, vae, prediction) in self._streamed
             merged = with_loras(base, loras, allow_unmatched=allow_unmatched, beside=streamed)
-            self._changed = (base, known, with_embeddings(merged, embeddings))
+            told = with_embeddings(merged, embeddings)
+            if (name, vae, prediction) in self._moved:  # a table with new words was made where it is used
+                for encoder, before in zip(told.text.encoders, base.text.encoders, strict=True):
+                    rest(encoder, self._room, together_with(before))
+            self._changed = (base, known, told)
         return self._changed[2]
 
     def _with_controls(self, model: Model, base: Model, request: Request) -> Model:
@@ -120,7 +140,12 @@ class Kept:
         }
         self._controls = kept  # the others are let go before new ones are read
         known = {name: found.network for name, found in kept.items()}
-        steered = with_image_prompts(with_controls(model, controls, known), request.image_prompts, known)
+        filling = self._filling((request.model, request.vae, request.prediction))
+        steered = with_controls(model, controls, known, filling)
+        steered = with_image_prompts(steered, request.image_prompts, known, filling)
+        if filling is fill_resting:
+            for network in steered.controls.values():  # one that is made of the UNet's weights was made on the device
+                rest(network, self._room, together_with(base.unet))
         self._controls = {
             # what is made of the UNet's own weights goes with the LoRAs that are in them
             name: KeptControl(
@@ -130,14 +155,21 @@ class Kept:
         }
         return steered
 
+    def _filling(self, key: ModelKey) -> Filling:
+        """What gives a network beside a model its weights: where the model's own are."""
+        if key in self._moved:
+            return fill_resting
+        return stream_for if key in self._streamed else fill_for
+
     def _base(self, name: str | None, vae: str | None, prediction: str | None = None, *, beside: int = 0) -> Model:
         key = (name, vae, prediction)
         if key not in self._models:
+            self._room.clear()  # before what is on its way there is gone
             while len(self._models) >= max(self._keep, 1 + beside):  # the oldest goes first
                 self._models.popitem(last=False)
                 self._changed = None
                 self._controls = {}
-            self._streamed &= set(self._models)
+            self._known_kinds()
             opened = self._opened.pop(key, None) or self._open(*key)
             self._models[key] = read(opened, self._called(name, opened), self.device, self.dtype)
         self._models.move_to_end(key)
@@ -157,6 +189,12 @@ class Kept:
         self._models[key] = read_streamed(opened, self._called(key[0], opened), dtype)
         self._streamed.add(key)
 
+    def _move(self, key: ModelKey, *, on_disk: bool) -> None:
+        opened = self._opened.pop(key, None) or self._open(*key)
+        called = self._called(key[0], opened)
+        self._models[key] = read_moved(opened, called, self._room, self.dtype, on_disk=on_disk)
+        self._moved.add(key)
+
     def _open(self, name: str | None, vae: str | None, prediction: str | None) -> Opened:
         place = None if name is None or name == embedded_name() else name
         return open_model(place, prediction=prediction, vae=vae)
@@ -166,16 +204,24 @@ class Kept:
 
     def _drop(self, key: ModelKey) -> None:
         """Lets go of a model, and of others until there is room for one more."""
+        self._room.clear()
         self._models.pop(key, None)
         while len(self._models) >= self._keep:
             self._models.popitem(last=False)
         self._changed, self._controls = None, {}
+        self._known_kinds()
+
+    def _known_kinds(self) -> None:
+        """Forgets of models that are gone where their weights were."""
         self._streamed &= set(self._models)
+        self._moved &= set(self._models)
 
     def forget(self) -> None:
         """Drops all models from memory, and gives a GPU's back to other programs."""
+        self._room.clear()
         self._models.clear()
         self._streamed.clear()
+        self._moved.clear()
         self._changed = None
         self._controls = {}
         if self.device.type == "cuda":

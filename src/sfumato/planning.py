@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Collection, Mapping
 
-import torch
-
 from sfumato.images import NO_PICTURES, Pictures, PictureSource
 from sfumato.kept import Kept, ModelKey
 from sfumato.memory.asked import picture_size, size_of
@@ -12,13 +10,17 @@ from sfumato.memory.beside import files_beside, open_beside
 from sfumato.memory.held import TILE, bytes_of, networks
 from sfumato.memory.plan import Plan, make_plan
 from sfumato.memory.shape import shape_of, surely_fits
-from sfumato.memory.sizes import available, checked_budget, readable_size, resident
+from sfumato.memory.sizes import checked_budget, readable_size
+from sfumato.memory.space import HOST, space_of
 from sfumato.request import Lora, Request
 from sfumato.request.said import Said
 from sfumato.text.words import AS_WRITTEN, named_loras
+from sfumato.weights.moved import file_dtype
 from sfumato.weights.streamed import can_stream, held_while_converting
 
 log = logging.getLogger(__name__)
+
+HOST_SPARE = 1.5  # times a model's files: with less free memory its weights stay on the disk when they leave a GPU
 
 
 class Planning(Kept):
@@ -29,6 +31,7 @@ class Planning(Kept):
     ) -> None:
         self.memory = checked_budget(memory)
         super().__init__(device, dtype, keep=keep)
+        self.space, self.host = space_of(self.device), HOST
 
     def plan(
         self,
@@ -41,9 +44,9 @@ class Planning(Kept):
     ) -> Plan | None:
         """How a request is run in the memory that it may take, and what it will take in all; nothing is loaded.
 
-        None on a GPU, and where the system does not tell what is free. `said` are the prompts as they were filled in.
-        Raises MemoryLimitError, PictureError for a start picture that cannot be read, and the errors of files that it
-        names.
+        None where the system does not tell what is free, and on Metal unless a size or "low" is asked for. `said` are
+        the prompts as they were filled in. Raises MemoryLimitError, PictureError for a start picture that cannot be
+        read, and the errors of files that it names.
         """
         self._opened = self._headers(request)
         start, masked = picture_size(request, image, pictures), mask is not None or request.mask is not None
@@ -61,8 +64,8 @@ class Planning(Kept):
         """As `plan`; unless it has to be told `surely`, None too where so much is free that nothing is counted."""
         key = (request.model, request.vae, request.prediction)
         other = None if request.refiner is None else (request.refiner.model, None, None)
-        free = available()
-        if self.device.type != "cpu" or (free is None and self.memory == "auto"):
+        free, on_device = self.space.free(), self.space.on_device
+        if self.memory == "auto" and (free is None or self.device.type == "mps"):
             return None
         keys = [key] if other is None else [key, other]
         family = self._models[key].family if key in self._models else self._opened[key].family
@@ -70,22 +73,27 @@ class Planning(Kept):
         if key in self._models and key in self._streamed:  # as it was loaded, whatever is free by now
             return Plan(self._models[key].dtype, streams=True, apart=shape.guided, tiled_above=TILE * TILE)
         loras = named_loras(request, said)
-        if not surely and self.memory == "auto" and surely_fits(self._files(request, key, loras), shape, free or 0):
+        usual = not surely and self.memory == "auto" and key not in self._moved
+        dtype = self.dtype or (self._models[key].dtype if key in self._models else file_dtype(self._opened[key].unet))
+        half = on_device and dtype.itemsize == 2
+        if usual and surely_fits(self._files(request, key, loras), shape, free or 0, half=half):
             return None
         model, *refiner = (self._hollow(each) for each in keys)
         repaints = masked or request.outpaint is not None
         beside = open_beside(request, model, list(loras), refiner[0] if refiner else None, masked=repaints)
-        going = self._going(key, other)
+        going = self._going(key, other) + (self._room.nbytes if on_device else 0)
         unread = [self._opened[each] for each in keys if each not in self._models]
         return make_plan(
             model,
             shape,
-            self.dtype or torch.float32,
+            dtype,
             self.memory,
-            here=max(resident() - going, 0),
+            here=max(self.space.taken() - going, 0),
             available=(free or 0) + going,
             beside=beside,
             converting=lambda dtype: max((held_while_converting(each, dtype) for each in unread), default=0),
+            on_device=on_device,
+            moved=key in self._moved,
         )
 
     def _going(self, key: ModelKey, other: ModelKey | None) -> int:
@@ -108,13 +116,33 @@ class Planning(Kept):
     def _prepare(self, plan: Plan, request: Request) -> None:
         """Loads what a plan leaves on the disk, and says what it does that nobody asked for."""
         key = (request.model, request.vae, request.prediction)
-        if plan.saves and key not in self._streamed:
+        if plan.saves and key not in self._streamed and key not in self._moved:
             level = logging.WARNING if self.memory == "auto" else logging.INFO
             log.log(level, "to fit into the memory (%s in all): %s", readable_size(plan.peak), plan.saves)
-        if not plan.streams or not can_stream(self.device):
-            return
-        if key not in self._streamed:
+        if not plan.moves:
+            self._room.clear()  # what another model left there counts as room
+        if plan.moves:
+            self._room.by_layers = plan.streams
+            self._move_in(request)
+        elif plan.streams and can_stream(self.device):
+            if key not in self._streamed:
+                self._drop(key)
+                self._stream(key, plan.dtype)
+            if request.refiner is not None and (other := (request.refiner.model, None, None)) not in self._streamed:
+                self._stream(other, plan.dtype)
+
+    def _move_in(self, request: Request) -> None:
+        """Reads a request's models so that their weights move, where they do not yet."""
+        key = (request.model, request.vae, request.prediction)
+        others = [] if request.refiner is None else [(request.refiner.model, None, None)]
+        if key not in self._moved:
             self._drop(key)
-            self._stream(key, plan.dtype)
-        if request.refiner is not None and (other := (request.refiner.model, None, None)) not in self._streamed:
-            self._stream(other, plan.dtype)
+        for each in (key, *others):
+            if each in self._moved:
+                continue
+            self._room.clear()
+            self._models.pop(each, None)
+            if each not in self._opened:
+                self._opened[each] = self._open(*each)
+            host = self.host.free()
+            self._move(each, on_disk=host is not None and host < HOST_SPARE * size_of(self._opened[each]))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import Pair, scene
+from test_image_prompt_requests import ENCODER, FORMS
+from tiny_models import Pair, random_weights, scene
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from sfumato.engine import Engine
 from sfumato.errors import MemoryLimitError
@@ -20,14 +22,22 @@ from sfumato.memory.plan import Plan
 from sfumato.memory.shape import Shape
 from sfumato.nn.autoencoder import Autoencoder
 from sfumato.nn.banded import decode_banded, encode_banded
-from sfumato.nn.controlnet import ControlNet
+from sfumato.nn.clip_vision import VIT_H, ImageEncoder
+from sfumato.nn.controlnet import ControlNet, ControlNetConfig
+from sfumato.nn.ip_adapter import IPAdapter, IPAdapterConfig
 from sfumato.nn.lora import Adapters, Target, create
+from sfumato.nn.t2i_adapter import T2IAdapter, T2IAdapterConfig
+from sfumato.nn.unet import UNetConfig
 from sfumato.nn.upscaler import RRDBNet, SRVGGNet
 from sfumato.request import Request
+from sfumato.weights.build import on_meta
 from sfumato.weights.families import SD1_AUTOENCODER
+from sfumato.weights.ip_adapter_file import ways
 from sfumato.weights.load import hollow, open_model
 from sfumato.weights.lora_save import save_lora
+from sfumato.weights.places import home
 from sfumato.weights.save import save_folder
+from sfumato.weights.streamed import units
 from sfumato.weights.upscaler_file import hollow_upscaler, load_upscaler
 
 Pairs = Callable[[str], Pair]
@@ -94,11 +104,65 @@ def test_where_weights_stay_on_the_disk_a_lora_acts_beside_them(folder: str, lor
     found, plain = drawn(low, request), drawn(low, replace(request, loras=[]))
     expected = drawn(Engine("cpu", dtype="bfloat16"), request)
     assert np.abs(found - plain).max() > 20
-    assert np.abs(found - expected).mean() < 3  # both in bfloat16, rounded at other places
+    # both in bfloat16, rounded at other places: 2.8 to 3.6 from one process to another
+    assert np.abs(found - expected).mean() < 5 < np.abs(found - plain).mean()
     streamed = low.model(folder)
     shared = {each.data_ptr() for each in streamed.unet.parameters()}
     with_lora = low.model(folder, loras=request.loras)
     assert {each.data_ptr() for each in with_lora.unet.parameters()} == shared
+
+
+@pytest.fixture
+def steering(pair: Pairs, tmp_path: Path) -> dict[str, object]:
+    """A ControlNet, a T2I-Adapter and an IP-Adapter with its image encoder, as a request's fields."""
+    unet = pair("sd1").ours.unet
+    down, up, middle = ways(unet)
+    config = IPAdapterConfig("plus", context=32, widths=(*down, *up, *middle), **FORMS["plus"])
+    made = {
+        "net": ControlNet.of(unet),
+        "sketch": T2IAdapter(T2IAdapterConfig(in_channels=1, channels=(32, 64))),
+        "ip-adapter": IPAdapter(config),
+    }
+    for seed, (name, network) in enumerate(made.items()):
+        save_file(random_weights(network, seed).state_dict(), tmp_path / f"{name}.safetensors")
+    tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**ENCODER.to_json()))
+    random_weights(tower, 21).save_pretrained(tmp_path / "image_encoder")
+    picture = str(tmp_path / "picture.png")
+    scene().save(picture)
+    return {
+        "controls": [{"model": str(tmp_path / f"{name}.safetensors"), "image": picture} for name in ("net", "sketch")],
+        "image_prompts": [{"model": str(tmp_path / "ip-adapter.safetensors"), "images": [picture]}],
+    }
+
+
+def test_control_networks_stay_on_the_disk_too(folder: str, steering: dict[str, object]) -> None:
+    """They draw the same up to rounding; of each, a layer counts."""
+    request = replace(REQUEST, model=folder, width=64, height=64, **steering)  # type: ignore[arg-type]
+    low = Engine("cpu", memory="low")
+    found, plain = drawn(low, request), drawn(low, replace(request, controls=[], image_prompts=[]))
+    expected = drawn(Engine("cpu", dtype="bfloat16"), request)
+    assert np.abs(found - plain).max() > 20
+    # both in bfloat16, rounded at other places: 2.8 to 3.6 from one process to another
+    assert np.abs(found - expected).mean() < 5 < np.abs(found - plain).mean()
+    assert len(list((home() / "cache" / "streamed").iterdir())) == 1 + 4  # the model, and each network beside it
+    assert np.array_equal(drawn(low, request), found)  # what was let go of comes back as it was
+    model = hollow(open_model(folder), "x")
+    beside = open_beside(request, model, [], None, masked=False)
+    held = Held(model, Shape(64, 64), torch.float32, beside)
+    streams, stays = (held.parts(replace(USUAL, streams=each))["weights"] for each in (True, False))
+    assert streams == 0  # none of them stays
+    assert stays > sum(each.numel() * 4 for network in beside.networks for each in network.parameters())
+
+
+def test_every_weight_beside_a_model_belongs_to_a_layer_or_is_small() -> None:
+    for network in (
+        on_meta(lambda: ImageEncoder(VIT_H)),
+        on_meta(lambda: ControlNet(ControlNetConfig(UNetConfig()))),
+        on_meta(lambda: IPAdapter(IPAdapterConfig("plus", 1280, 768, (320,) * 16, 16, 768, 4, 12))),
+    ):
+        named = {f"{path}.{name}" for path, unit in units(network) for name in unit.state_dict()}
+        left = {name: each.numel() for name, each in network.named_parameters() if name not in named}
+        assert sum(left.values()) < 20_000, left
 
 
 def test_control_networks_count_once_each_with_what_they_see(folder: str, pair: Pairs, tmp_path: Path) -> None:

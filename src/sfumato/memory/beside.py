@@ -33,7 +33,8 @@ class Beside:
     """Networks beside a model's, on the meta device, and files of low-rank changes of its own.
 
     `controls` and `prompts` are those of the request with their networks; a control network that is named twice is
-    there once. `companion`: the changes that make the model see a mask.
+    there once. `made_of_unet` names those that are made of the UNet's weights, and so in memory. `companion`: the
+    changes that make the model see a mask.
     """
 
     loras: tuple[OpenedLora, ...] = ()
@@ -42,6 +43,12 @@ class Beside:
     prompts: tuple[tuple[ImagePrompt, Prompter], ...] = ()
     refiner: Model | None = None
     upscaler: Upscaler | None = None
+    made_of_unet: frozenset[str] = frozenset()
+
+    @property
+    def made(self) -> tuple[nn.Module, ...]:
+        """Those of the networks that are made of the UNet's weights."""
+        return tuple({id(each): each for control, each in self.controls if control.model in self.made_of_unet}.values())
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -108,12 +115,8 @@ def open_beside(
 
     `loras` are the request's and those that its prompts name; `masked`: is there a mask?
     """
-    known: dict[str, nn.Module] = {}
-
-    def control(name: str) -> nn.Module:
-        if name not in known:
-            known[name] = open_control(locate_control(name), model.unet.config).component.part.network
-        return known[name]
+    known = {each.model: open_control(locate_control(each.model), model.unet.config) for each in request.controls}
+    made_of_unet = frozenset(name for name, each in known.items() if each.added or each.low_rank is not None)
 
     seen: dict[str, Prompter] = {}
     for each in request.image_prompts:
@@ -126,10 +129,11 @@ def open_beside(
     return Beside(
         loras=tuple(open_lora(locate_lora(each.name), model.unet) for each in loras),
         companion=companion,
-        controls=tuple((each, control(each.model)) for each in request.controls),
+        controls=tuple((each, known[each.model].component.part.network) for each in request.controls),
         prompts=tuple((each, seen[each.network]) for each in request.image_prompts),
         refiner=refiner,
         upscaler=None if upscaler is None else hollow_upscaler(upscaler),
+        made_of_unet=made_of_unet,
     )
 
 

@@ -16,6 +16,7 @@ from sfumato.memory.beside import NOTHING, Beside
 from sfumato.memory.ledger import Footprint, bare, held_by
 from sfumato.memory.shape import Shape
 from sfumato.model import Model, autoencoder_dtype
+from sfumato.nn.resting import Resting
 from sfumato.nn.upscaler import upscale_tiled
 from sfumato.text.encode import Conditioning
 from sfumato.weights.streamed import units
@@ -71,13 +72,15 @@ class Held:
 
     def _answering(self) -> tuple[int, int]:
         """The bytes of weights from the disk in memory while the UNet answers, and of what is left of them later."""
-        every = (unit for each in self._models for network in networks(each) for _, unit in units(network))
+        answering = [network for each in self._models for network in networks(each)]
+        answering += [each for each in self._beside.networks if not any(each is other for other in self._beside.made)]
+        every = (unit for network in answering for _, unit in units(network))
         layers = (unit for unit in every if not isinstance(unit, nn.Embedding))  # of tables only rows are looked at
         largest = max(map(parameters_of, layers)) * self._dtype.itemsize
         return int(UNITS * largest) + EDGES, largest + EDGES
 
     def _weights(self, streams: bool) -> int:
-        size = sum(map(parameters_of, self._beside.networks)) * self._dtype.itemsize
+        size = sum(map(parameters_of, self._beside.made if streams else self._beside.networks)) * self._dtype.itemsize
         size += 0 if self._beside.upscaler is None else parameters_of(self._beside.upscaler) * 4  # float32
         size += self._beside.changed(self._model, self._dtype, acting_beside=streams)
         if streams:
@@ -132,8 +135,12 @@ def parameters_of(network: nn.Module) -> int:
 
 
 def bytes_of(kept: Iterable[nn.Module]) -> int:
-    """Return the bytes of the weights of networks that are in memory; what several share counts once."""
-    storages = (each.untyped_storage() for network in kept for each in network.parameters())
+    """Return the bytes of the weights of networks that are in memory; what several share counts once.
+
+    Without those that rest elsewhere.
+    """
+    weights = (each for network in kept for each in network.parameters() if not isinstance(each, Resting))
+    storages = (each.untyped_storage() for each in weights)
     return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
 
 

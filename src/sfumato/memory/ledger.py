@@ -102,3 +102,14 @@ class Numberless(TorchFunctionMode):
         if func is torch.isfinite:
             return torch.ones(1, dtype=torch.bool)
         return func(*args, **(kwargs or {}))
+
+
+class Doubled(TorchFunctionMode):
+    """Within, maps are doubled before they are convolved, as on every device but a CPU (`nn.blocks.Upsample`)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.conv_transpose2d:
+            return func(*args, **(kwargs or {}))
+        x, kernel = args[:2]
+        larger = F.interpolate(x, scale_factor=2, mode="nearest")
+        return larger.new_empty(len(x), kernel.shape[1], *larger.shape[2:])

@@ -9,6 +9,7 @@ from sfumato.errors import MemoryLimitError
 from sfumato.memory.beside import NOTHING, Beside
 from sfumato.memory.held import TILE, Held
 from sfumato.memory.need import Need
+from sfumato.memory.on_device import HeldOnDevice, device_steps
 from sfumato.memory.shape import Shape
 from sfumato.memory.sizes import least_size, parse_size
 from sfumato.model import Model
@@ -19,13 +20,16 @@ Converting = Callable[[torch.dtype], int]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a request is run: precision, weights left on the disk, guidance in two passes, autoencoder in tiles.
+    """How a request is run: precision, where weights are, guidance in two passes, autoencoder in tiles.
 
-    `tiled_above` is in pixels, None for the usual limit. `peak` is the estimate in bytes of the whole process.
+    On a CPU weights that `streams` stay on the disk. On a GPU only those of the network that computes are there where
+    it `moves`, and only those of the layer that computes where it `streams`, too. `tiled_above` is in pixels, None for
+    the usual limit. `peak` is the estimate in bytes of all that the process has in the memory.
     """
 
     dtype: torch.dtype
     streams: bool = False
+    moves: bool = False
     apart: bool = False
     tiled_above: int | None = None
     peak: int = 0
@@ -34,8 +38,13 @@ class Plan:
     def saves(self) -> str:
         """What is done to need less, in words; empty if nothing is."""
         told = (
-            ("weights stay on the disk", self.streams),
-            (f"{str(self.dtype).removeprefix('torch.')} numbers", self.streams and self.dtype is not torch.float32),
+            ("weights stay on the disk", self.streams and not self.moves),
+            ("only the layer that computes is on the device", self.streams and self.moves),
+            ("only the network that computes is on the device", self.moves and not self.streams),
+            (
+                f"{str(self.dtype).removeprefix('torch.')} numbers",
+                self.streams and not self.moves and self.dtype is not torch.float32,
+            ),
             ("guidance in two passes", self.apart),
             ("the autoencoder in tiles", self.tiled_above is not None),
         )
@@ -52,20 +61,24 @@ def make_plan(
     available: int,
     beside: Beside = NOTHING,
     converting: Converting = lambda _: 0,
+    on_device: bool = False,
+    moved: bool = False,
 ) -> Plan:
     """Return how a request is run in a budget: "auto" (what is free), "low" (as little as can be), or a size.
 
     `model` has no weights yet (`hollow`); `here` is what the process has, `available` what it may take beyond that,
     both in bytes; `beside` is what the request uses beside it; `converting` tells what the making of a file of weights
-    that stay on the disk holds, in bytes. Nothing is changed as long as it fits.
+    that stay on the disk holds, in bytes. `on_device`: the memory is a GPU's, and with `moved` the model's weights rest
+    elsewhere already. Nothing is changed as long as it fits.
     Raises MemoryLimitError, with the numbers and a remedy, if nothing makes it fit, and RequestError for a budget that
     is none.
     """
     limit = here + available if budget in ("auto", "low") else parse_size(budget)
-    ways = list(steps(dtype, shape))
+    ways = list(device_steps(Plan(dtype), shape, moved=moved) if on_device else steps(dtype, shape))
+    kind = HeldOnDevice if on_device else Held
     plans = []
     wanted = ways[-1:] if budget == "low" else ways
-    for plan in counted(model, shape, wanted, here=here, beside=beside, converting=converting):
+    for plan in counted(model, shape, wanted, here=here, beside=beside, converting=converting, kind=kind):
         plans.append(plan)
         if plan.peak <= limit:
             return plan
@@ -83,9 +96,10 @@ def counted(
     here: int,
     beside: Beside = NOTHING,
     converting: Converting = lambda _: 0,
+    kind: type[Held] = Held,
 ) -> Iterator[Plan]:
     """Give ways to run with their peaks, each counted when it is asked for; what is given is as in `make_plan`."""
-    held = {dtype: Held(model, shape, dtype, beside, converting(dtype)) for dtype in {way.dtype for way in ways}}
+    held = {dtype: kind(model, shape, dtype, beside, converting(dtype)) for dtype in {way.dtype for way in ways}}
     for way in ways:
         yield replace(way, peak=here + held[way.dtype].bytes(way))
 

@@ -89,10 +89,11 @@ def shape_of(
     )
 
 
-def surely_fits(files: int, shape: Shape, free: int) -> bool:
+def surely_fits(files: int, shape: Shape, free: int, *, half: bool = False) -> bool:
     """Say whether networks of so many bytes on the disk, drawing this, take so little that nothing has to be counted.
 
     `files` are those of all that is read, `free` what may be taken. Numbers may be twice as wide in memory, and no
-    network of these families holds more than `MOST` for each pixel.
+    network of these families holds more than `MOST` for each pixel; `half`: they are of 16 bits, in memory too.
     """
-    return 2 * files + MOST * shape.pixels * shape.batch * shape.prompts + (1 << 30) <= free
+    needed = 2 * files + MOST * shape.pixels * shape.batch * shape.prompts
+    return (needed // 2 if half else needed) + (1 << 30) <= free

@@ -7,6 +7,7 @@ the weights of one network at a time are, or of one layer and of what follows it
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import torch
@@ -93,7 +94,11 @@ class Streamed:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def stream(self) -> torch.cuda.Stream:
+        """The one for copies; CUDA is not touched before the first of them."""
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def bring(self, weight: Weight) -> Tensor:
         """See `Transfer`."""
@@ -133,6 +138,11 @@ class Room:
         self._there: weakref.WeakSet[Weight] = weakref.WeakSet()
         self._network: str | None = None
         self._last: Callable[[], Weight | None] = lambda: None
+
+    @cached_property
+    def place(self) -> torch.device:
+        """The device with its number, as tensors that are there name it."""
+        return torch.empty(0, device=self.device).device
 
     @property
     def nbytes(self) -> int:
@@ -202,9 +212,7 @@ class Resting(Tensor):
     def __new__(cls, weight: Weight, room: Room) -> "Resting":
         rest = weight.rest
         strides = weight.ordered(torch.empty_like(rest, device="meta")).stride()
-        made: Any = Tensor._make_wrapper_subclass(
-            cls, rest.shape, strides=strides, dtype=rest.dtype, device=room.device
-        )
+        made: Any = Tensor._make_wrapper_subclass(cls, rest.shape, strides=strides, dtype=rest.dtype, device=room.place)
         return cast(Resting, made)
 
     def __init__(self, weight: Weight, room: Room) -> None:
@@ -264,9 +272,12 @@ def is_resting(network: nn.Module) -> bool:
 
 
 def at_rest(like: Tensor, device: torch.device) -> Tensor:
-    """A tensor on the CPU, not initialised, in memory that the device reads by itself where that is CUDA."""
+    """A tensor on the CPU, not initialised, in memory that the device reads by itself where CUDA gives such memory."""
     pinned = device.type == "cuda" and torch.cuda.is_available()
-    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu", pin_memory=pinned)
+    try:
+        return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu", pin_memory=pinned)
+    except RuntimeError:  # the system gives no more of it
+        return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="cpu")
 
 
 def rest(network: nn.Module, room: Room, name: str, order: torch.memory_format | None = None) -> None:

@@ -32,12 +32,14 @@ class Placement:
 
     Convolutions that are copied get the memory `order`; with `reorder` that alone is a reason to copy them, on a CPU.
     Channels last makes a UNet's step there 2 % faster in float32 and 4 % in bfloat16, an autoencoder's decoding 10 %.
+    `pinned`: in memory of the CPU that CUDA reads by itself.
     """
 
     device: torch.device
     dtype: torch.dtype | None
     order: torch.memory_format = torch.channels_last
     reorder: bool = False
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def fill(part: Part, tensors: TensorFile, placement: Placement) -> None:
         for rule in converted
         for name in rule.ours
     }
-    state.update(zip(wanted, reserve(wanted.values(), placement.device, placement.order), strict=True))
+    room = reserve(wanted.values(), placement.device, placement.order, pinned=placement.pinned)
+    state.update(zip(wanted, room, strict=True))
     for rule, tensor in read_ahead(converted, tensors):
         for name, value in zip(rule.ours, rule.read(tensor), strict=True):
             convert(value, state[name])
@@ -157,7 +160,12 @@ def stays(rule: Rule, tensors: TensorFile, placement: Placement) -> bool:
     """
     info = tensors.infos[rule.theirs]
     dtype = DTYPES[info.dtype]
-    if placement.device.type != "cpu" or placement.dtype not in (None, dtype) or rule.kind == "transposed":
+    if (
+        placement.pinned
+        or placement.device.type != "cpu"
+        or placement.dtype not in (None, dtype)
+        or rule.kind == "transposed"
+    ):
         return False
     return len(info.shape) != 4 or rule.kind == "matrix" or not (placement.reorder or dtype.itemsize < 4)
 

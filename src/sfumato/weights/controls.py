@@ -1,6 +1,6 @@
 """Control networks read for a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -20,12 +20,23 @@ from sfumato.weights.control_lora import is_control_lora
 from sfumato.weights.files import open_file
 from sfumato.weights.opened import Component
 
+Filling = Callable[[Component, Model], None]
+"""Gives an opened network beside a model its weights, in the model's precision."""
+
 KEYS = ("block_out_channels", "layers_per_block", "cross_attention_dim", "addition_width")
 
 
-def with_controls(model: Model, names: Sequence[str], known: Mapping[str, nn.Module] | None = None) -> Model:
+def fill_for(component: Component, model: Model) -> None:
+    """Read an opened network's weights, on the device and in the precision of the model."""
+    fill(component.part, component.tensors, Placement(model.device, model.dtype))
+
+
+def with_controls(
+    model: Model, names: Sequence[str], known: Mapping[str, nn.Module] | None = None, filling: Filling = fill_for
+) -> Model:
     """Return the model together with control networks, by these names; `known` are some that have been read for it.
 
+    `filling` gives them their weights; those that are made of the UNet's have them where the UNet has its own.
     Raises ModelNotFoundError; ModelFileError for a file that cannot be read; WeightsError for one that is no control
     network, or one for another family.
     """
@@ -34,7 +45,7 @@ def with_controls(model: Model, names: Sequence[str], known: Mapping[str, nn.Mod
     for name in names:
         path = locate_control(name)
         found = (known or {}).get(name)
-        networks[name] = read_control(model, path) if found is None else found
+        networks[name] = read_control(model, path, filling) if found is None else found
         files[f"control {name}"] = open_file(weights_of(path)).paths
     return replace(model, controls=networks, files=files)
 
@@ -44,7 +55,7 @@ def control_file(name: str) -> Path:
     return weights_of(locate_control(name))
 
 
-def read_control(model: Model, path: Path) -> nn.Module:
+def read_control(model: Model, path: Path, filling: Filling = fill_for) -> nn.Module:
     """Read a control network, on the device and in the precision of the model. Errors: `with_controls`."""
     opened = open_control(path, model.unet.config)
     check_fits(opened, model)
@@ -54,7 +65,7 @@ def read_control(model: Model, path: Path) -> nn.Module:
     elif opened.added:
         fill_added(opened.component, model.unet)
     else:
-        fill_for(opened.component, model)
+        filling(opened.component, model)
     return network
 
 
@@ -65,11 +76,6 @@ def is_made_of_unet(name: str) -> bool:
     """
     shapes = shapes_of(open_file(control_file(name)))
     return is_control_lora(shapes) or is_difference(shapes)
-
-
-def fill_for(component: Component, model: Model) -> None:
-    """Read an opened network's weights, on the device and in the precision of the model."""
-    fill(component.part, component.tensors, Placement(model.device, model.dtype))
 
 
 def check_fits(opened: OpenedControl, model: Model) -> None:

@@ -13,7 +13,7 @@ from sfumato.nn.clip_vision import ImageEncoder
 from sfumato.nn.ip_adapter import IPAdapter, IPAdapterConfig, Prompter
 from sfumato.request import ImagePrompt
 from sfumato.weights.control_file import OpenedControl, locate_control, open_control, weights_of
-from sfumato.weights.controls import fill_for
+from sfumato.weights.controls import Filling, fill_for
 from sfumato.weights.files import open_file
 from sfumato.weights.image_encoder_file import beside, encoder_weights, open_image_encoder
 from sfumato.weights.ip_adapter_file import ways
@@ -22,10 +22,14 @@ from sfumato.weights.opened import Component
 
 
 def with_image_prompts(
-    model: Model, prompts: Sequence[ImagePrompt], known: Mapping[str, nn.Module] | None = None
+    model: Model,
+    prompts: Sequence[ImagePrompt],
+    known: Mapping[str, nn.Module] | None = None,
+    filling: Filling = fill_for,
 ) -> Model:
     """Return the model together with IP-Adapters and their image encoders; `known` are some that have been read for it.
 
+    `filling` gives them their weights.
     Raises ModelNotFoundError; ModelFileError for a file that cannot be read; WeightsError for one that is no
     IP-Adapter or image encoder, one for another family, or two that do not go together.
     """
@@ -34,7 +38,7 @@ def with_image_prompts(
     for prompt in prompts:
         adapter, encoder = locate_prompter(prompt)
         found = (known or {}).get(prompt.network)
-        networks[prompt.network] = read_prompter(model, adapter, encoder) if found is None else found
+        networks[prompt.network] = read_prompter(model, adapter, encoder, filling) if found is None else found
         files[f"control {prompt.network}"] = tuple(
             path for weights in prompter_files(prompt) for path in open_file(weights).paths
         )
@@ -89,11 +93,11 @@ def adapter_of(opened: OpenedControl) -> IPAdapter:
     return network
 
 
-def read_prompter(model: Model, adapter: Path, encoder: Path) -> Prompter:
+def read_prompter(model: Model, adapter: Path, encoder: Path, filling: Filling = fill_for) -> Prompter:
     """Read an IP-Adapter and its image encoder, on the device and in the precision of the model."""
     component, tower = open_prompter(model, adapter, encoder)
     for each in (component, tower):
-        fill_for(each, model)
+        filling(each, model)
     down, up, _ = ways(model.unet)
     network = cast(IPAdapter, component.part.network)
     return Prompter(network, cast(ImageEncoder, tower.part.network), (len(down), len(up)))

@@ -8,7 +8,7 @@ it; the system keeps the file's pages in what memory is free, and reads them aga
 import logging
 import mmap
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -20,11 +20,12 @@ from sfumato.model import Model, autoencoder_dtype
 from sfumato.nn.attention import MapAttention, TransformerBlock
 from sfumato.nn.blocks import Downsample, Embedding, ResnetBlock, Upsample
 from sfumato.nn.clip import Layer
+from sfumato.nn.clip_vision import PictureEmbeddings
 from sfumato.weights.files import DTYPES
 from sfumato.weights.hashing import hash_files
 from sfumato.weights.header import Header, read_header
 from sfumato.weights.load import hollow
-from sfumato.weights.opened import Opened
+from sfumato.weights.opened import Component, Opened
 from sfumato.weights.places import home
 from sfumato.weights.streaming import write_stream
 from sfumato.weights.writing import written_aside
@@ -32,8 +33,11 @@ from sfumato.weights.writing import written_aside
 log = logging.getLogger(__name__)
 
 VERSION = 1
-# What answers as one: its weights are let go together. Upsample has to be asked as a whole (see its forward).
-UNITS = (ResnetBlock, TransformerBlock, MapAttention, Downsample, Upsample, Embedding, Layer)
+# What answers as one: its weights are let go together. Some use their layers' weights themselves (see their forward).
+UNITS = (
+    ResnetBlock, TransformerBlock, MapAttention, Downsample, Upsample, Embedding, Layer, PictureEmbeddings,
+    nn.MultiheadAttention,
+)  # fmt: skip
 DROP = getattr(mmap, "MADV_DONTNEED", None)  # not on Windows, where pages stay until others need the room
 
 
@@ -49,18 +53,42 @@ def read_streamed(opened: Opened, name: str, dtype: torch.dtype) -> Model:
     order in memory.
     """
     model = hollow(opened, name)
-    header = converted(opened, dtype)
-    with header.path.open("rb") as file:
-        room = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    parts = {part: (component, kind_of(opened, part, dtype)) for part, component in opened.components.items()}
+    header = converted(parts, f"{dtype} {opened.family.name}")
+    room = pages(header)
     for part, component in opened.components.items():
-        network = component.part.network
-        state = {key: mapped(room, header, f"{part}/{key}") for key in network.state_dict()}
-        network.load_state_dict(state, strict=True, assign=True)
-        network.requires_grad_(False).eval()
-        for path, unit in units(network):
-            names = [f"{part}/{path}.{key}" for key in unit.state_dict()]
-            unit.register_forward_hook(dropping(room, span(header, names)))
+        lay(component.part.network, part, header, room)
+        let_go(component.part.network, part, header, room)
     return model
+
+
+def stream(component: Component, dtype: torch.dtype) -> None:
+    """Give one opened network weights that stay on the disk. Errors: those of `read_streamed`."""
+    part, network = component.part.name, component.part.network
+    header = converted({part: (component, dtype)}, f"{dtype} {part}")
+    room = pages(header)
+    lay(network, part, header, room)
+    let_go(network, part, header, room)
+
+
+def pages(header: Header) -> mmap.mmap:
+    """Return a file mapped into memory; what writes there writes to a copy."""
+    with header.path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def lay(network: nn.Module, part: str, header: Header, room: mmap.mmap) -> None:
+    """Give a network its weights in a mapped file."""
+    state = {key: mapped(room, header, f"{part}/{key}") for key in network.state_dict()}
+    network.load_state_dict(state, strict=True, assign=True)
+    network.requires_grad_(False).eval()
+
+
+def let_go(network: nn.Module, part: str, header: Header, room: mmap.mmap) -> None:
+    """Let each layer of a network let go of its pages when it has answered."""
+    for path, unit in units(network):
+        names = [f"{part}/{path}.{key}" for key in unit.state_dict()]
+        unit.register_forward_hook(dropping(room, span(header, names)))
 
 
 def units(network: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -103,24 +131,23 @@ def mapped(room: mmap.mmap, header: Header, name: str) -> Tensor:
     return stored.permute(0, 3, 1, 2) if len(info.shape) == 4 else stored
 
 
-def converted(opened: Opened, dtype: torch.dtype) -> Header:
-    """Return the header of the file in which a model's weights are in a precision and our order; made if it has to be.
+def converted(parts: Mapping[str, tuple[Component, torch.dtype]], what: str) -> Header:
+    """Return the header of the file in which networks are, each in a precision and our order; made if it has to be.
 
-    Raises OutputError where there is no room for it.
+    The file is kept by the sha256 of what they are read from and by `what` they are. Raises OutputError where there is
+    no room for it.
     """
-    digests = [hash_files(component.tensors.paths) for component in opened.components.values()]
-    key = sha256(f"{VERSION} {dtype} {opened.family.name} {' '.join(digests)}".encode()).hexdigest()
+    digests = [hash_files(component.tensors.paths) for component, _ in parts.values()]
+    key = sha256(f"{VERSION} {what} {' '.join(digests)}".encode()).hexdigest()
     path = home() / "cache" / "streamed" / f"{key}.safetensors"
     if path.is_file():
         try:
             return read_header(path)
         except ModelFileError:
             log.warning("%s is damaged and is made again", path)
-    parts = {name: component.places for name, component in opened.components.items()}
     outline, found = {}, {}
-    for part, names in parts.items():
-        component = opened.components[part]
-        kind = kind_of(opened, part, dtype)
+    for part, (component, kind) in parts.items():
+        names = component.places
         for name, tensor in component.part.network.state_dict().items():
             outline[f"{part}/{name}"] = (kind, innermost(tensor.shape))
             found[f"{part}/{name}"] = (component, *names[name])
@@ -132,7 +159,8 @@ def converted(opened: Opened, dtype: torch.dtype) -> Header:
             f"{size / 1e9:.1f} GB are needed in {path.parent} for weights that stay on the disk, and "
             f"{free / 1e9:.1f} GB are free; make room, or let SFUMATO_HOME name a folder on a larger disk."
         )
-    log.info("%s is written as %s, once, to be used from there", opened.path, path)
+    first = next(iter(parts.values()))[0]
+    log.info("%s is written as %s, once, to be used from there", first.tensors.paths[0], path)
 
     def produce(name: str) -> Tensor:
         component, rule, place = found[name]
