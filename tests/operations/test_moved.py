@@ -263,7 +263,7 @@ def test_what_is_counted_for_a_device_are_the_networks_that_are_there_together(p
 
 def test_what_does_not_fit_a_device_is_refused_before_it_is_loaded(folder: str) -> None:
     engine = engine_on(2**20)
-    with pytest.raises(MemoryLimitError, match="with --memory"):
+    with pytest.raises(MemoryLimitError, match=r"64x64 needs \d+ MB, and \d+ MB with .*; 1 MB are there"):
         drawn(engine, replace(REQUEST, model=folder))
     assert not engine.is_loaded(folder)
 
