@@ -14,7 +14,8 @@ import os
 import re
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,18 +235,23 @@ def measure(root: Path, configuration: Mapping[str, Any]) -> dict[str, Any]:
 
     Empty if it did not come to an end; what stopped it is on stderr.
     """
+    return apart(lambda: draw(root, configuration)) or {}
+
+
+def apart(work: Callable[[], Any]) -> Any:
+    """What a child of this process answers, which leaves nothing in the heap of its parent; None if it fails."""
     answer, written = os.pipe()
     child = os.fork()
     if not child:
         try:
-            os.write(written, json.dumps(draw(root, configuration)).encode())
+            os.write(written, json.dumps(work()).encode())
         except BaseException:  # whatever it was, this process must not go on as its parent does
             traceback.print_exc()
         finally:
             os._exit(0)
     os.close(written)
     with os.fdopen(answer, "rb") as file:
-        found: dict[str, Any] = json.loads(file.read() or b"{}")
+        found = json.loads(file.read() or b"null")
     os.waitpid(child, 0)
     return found
 
@@ -314,9 +320,10 @@ def main() -> None:
 
     import sfumato.engine  # noqa: F401  # what a process has before it is measured
 
-    runs = [each for each in itertools.islice(configurations(), 0, None, chosen.every) if chosen.only in in_words(each)]
-    if chosen.small:
-        runs = [doubled(each) for each in runs]
+    every = itertools.islice(configurations(), 0, None, chosen.every)
+    runs = [each for each in (map(doubled, every) if chosen.small else every) if chosen.only in in_words(each)]
+    if not runs:
+        parser.error(f"--only {chosen.only!r}: no row has this text in it")
     kept = kept_in(chosen.results)
     inside = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -328,7 +335,7 @@ def main() -> None:
             row = f"{'small ' if chosen.small else ''}{in_words(configuration)}"
             answer: Mapping[str, Any] | None = kept.get(row)
             if answer is None:
-                make(root, configuration, small=chosen.small)
+                apart(partial(make, root, configuration, small=chosen.small))
                 answer = measure(root, configuration)
                 if answer:
                     keep(chosen.results, row, answer)
