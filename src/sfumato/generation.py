@@ -127,6 +127,7 @@ def told(job: Job, said: Words) -> tuple[Told, ...]:
             dialect=request.dialect,
             clip_skip=request.clip_skip or 0,
             ids=size_ids(request),
+            before=job.before,
         )
         for model in models
     ]

@@ -41,6 +41,7 @@ def second_pass(job: "Job", hires: Hires) -> "Job":
         canvas=op.Canvas(again.width, again.height, job.model.stride),
         said=said,
         stage=STAGE,
+        before=len(job.levels) - 1,
     )
 
 

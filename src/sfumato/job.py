@@ -61,7 +61,8 @@ class Job:
     `picture` (RGB) and `mask` (grey, before the blur) have the size of the request, and `unscaled` its own where the
     picture's latent is scaled in its place; `sampling` is what runs;
     `inputs` are the digests of the upright pictures as they were given; `inset` is, where what is masked is worked on
-    alone, the whole picture that they are a part of; `stage` names a pass after the first, whose noise is its own.
+    alone, the whole picture that they are a part of; `stage` names a pass after the first, whose noise is its own, and
+    `before` is how many steps the first had.
     What is computed from the pictures is computed once, when it is first needed.
     """
 
@@ -77,6 +78,7 @@ class Job:
     said: Mapping[int, Said] = dataclasses.field(default_factory=dict)
     region_masks: tuple[Image.Image | None, ...] = ()
     stage: str = ""
+    before: int | None = None
     read: ReadControls = NO_CONTROLS
     unscaled: Image.Image | None = None
 

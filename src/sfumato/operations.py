@@ -123,17 +123,20 @@ def encode_text(
     dialect: Dialect = "a1111",
     clip_skip: int = 0,
     ids: tuple[SizeIds, SizeIds] = SIZE_IDS,
+    before: int | None = None,
 ) -> tuple[Told, Told]:
     """What is told of one prompt, or of several for places, and of its negative, of one length.
 
-    The canvas is SDXL's size. `sigmas` are the noise levels of the run, for prompts that change in its course; `ids`
-    what SDXL is told about the picture and about what it should not be.
+    The canvas is SDXL's size. `sigmas` are the noise levels of the run, for prompts that change in its course, and
+    `before` the steps of a first pass; `ids` what SDXL is told about the picture and about what it should not be.
     """
     width, height = canvas.working
     sized = partial(model.text.sized, height=height, width=width)
     both = (partial(sized, **vars(ids[0])), partial(sized, **vars(ids[1])))
     wanted = [Wanted(prompt)] if isinstance(prompt, str) else prompt
-    return tell(model.text, wanted, negative_prompt, sigmas, dialect=dialect, clip_skip=clip_skip, sized=both)
+    return tell(
+        model.text, wanted, negative_prompt, sigmas, dialect=dialect, clip_skip=clip_skip, sized=both, before=before
+    )
 
 
 @torch.no_grad()

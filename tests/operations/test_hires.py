@@ -132,6 +132,16 @@ def test_the_second_pass_has_its_own_words_and_sampler(tiny: Model) -> None:
         assert one(tiny, hires={"strength": 0.5, name: value}).tobytes() != base, name
 
 
+def test_an_edited_prompt_goes_on_in_the_second_pass_as_in_the_webui(tiny: Model) -> None:
+    """What changed in the first pass stays so; shares from 1 to 2 are of the second."""
+    again = {"scale": 1.5, "strength": 0.7, "steps": 4}
+    edited = one(tiny, prompt="[a cat:a dog:0.5]", hires=again)
+    assert edited.tobytes() == one(tiny, prompt="[a cat:a dog:0.5]", hires={**again, "prompt": "a dog"}).tobytes()
+    late = one(tiny, prompt="[a cat:a dog:1.5]", hires=again)
+    assert late.tobytes() == one(tiny, prompt="a cat", hires={**again, "prompt": "[a cat:a dog:1.5]"}).tobytes()
+    assert late.tobytes() not in (edited.tobytes(), one(tiny, prompt="a cat", hires=again).tobytes())
+
+
 def test_eta_acts_in_a_second_pass_whose_own_sampler_has_fresh_noise() -> None:
     for sampler, takes_eta, eta in (("euler_a", True, 0.0), ("dpmpp_2m", False, None), (None, False, 0.0)):
         again = second_request(

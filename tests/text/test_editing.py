@@ -40,6 +40,22 @@ def test_the_examples_of_stable_diffusion_webui(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("a [b:.5] c", [[10, "a b c"]]),  # the webui's examples of a second pass of 10 steps after a first of 10
+        ("a [b:1.5] c", [[5, "a  c"], [10, "a b c"]]),
+        ("[a:b:1.0]", [[10, "b"]]),
+        ("[a:b:2.0]", [[10, "a"]]),
+        ("[a:b:10]", [[10, "b"]]),
+        ("[a:b:13]", [[3, "a"], [10, "b"]]),
+        ("[a|b]", [[step, "a" if step % 2 else "b"] for step in range(1, 11)]),
+    ],
+)
+def test_the_numbers_go_on_in_a_second_pass(text: str, expected: list[list[object]]) -> None:
+    assert [[each.until, each.text] for each in stretches(text, 10, 10)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("[fe|||]male", [[1, "female"], [4, "male"], [5, "female"], [8, "male"], [9, "female"], [10, "male"]]),
         ("[a::0.3]b", [[3, "ab"], [10, "b"]]),
         ("[a::12]b", [[10, "ab"]]),  # later than the run

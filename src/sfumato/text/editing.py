@@ -4,6 +4,9 @@
 nothing before, `[a::0.5]` nothing after; `[a|b|c]` takes turns, step by step. All of it may be nested. A number with a
 point is a share of the steps, one without counts them. What is no such thing, such as `[a]`, stays as it is.
 
+In the second pass of a hires fix the numbers go on from those of the first: of it are shares from 1 to 2, and counts
+above the first pass's steps; what is below has changed before it begins.
+
 A step is a step of the sampler, whatever it evaluates within. (The webui counts evaluations from 0 and compares with
 "not above", so that there each text holds for one evaluation more.)
 
@@ -29,6 +32,14 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """So many steps; after a first pass, those that it had `before`."""
+
+    steps: int
+    before: int | None = None
+
+
+@dataclass(frozen=True)
 class _Switch:
     """One text before a number of steps and another after it; `when` is a share of the steps where `share` says so."""
 
@@ -37,9 +48,11 @@ class _Switch:
     when: float
     share: bool
 
-    def step(self, steps: int) -> int:
-        """How many steps are done when the text changes."""
-        return int(max(-1.0, min(self.when * steps if self.share else self.when, steps)))
+    def step(self, run: "_Run") -> int:
+        """How many steps of a run are done when the text changes."""
+        before = 0 if run.before is None else 1 if self.share else run.before
+        when = self.when - before
+        return int(max(-1.0, min(when * run.steps if self.share else when, run.steps)))
 
 
 @dataclass(frozen=True)
@@ -63,12 +76,15 @@ class _Frame:
     broken: bool = False  # something within closed that had not been opened
 
 
-def stretches(text: str, steps: int) -> tuple[Stretch, ...]:
-    """The texts of a prompt in the course of a run of so many steps, at least one; neighbours differ."""
-    pieces = _read(text)
+def stretches(text: str, steps: int, before: int | None = None) -> tuple[Stretch, ...]:
+    """The texts of a prompt in the course of a run of so many steps, at least one; neighbours differ.
+
+    `before`: the steps of the first pass, in the second.
+    """
+    pieces, run = _read(text), _Run(steps, before)
     found: list[Stretch] = []
-    for step in _changes(pieces, steps):
-        said = _said(pieces, step, steps)
+    for step in _changes(pieces, run):
+        said = _said(pieces, step, run)
         if found and found[-1].text == said:
             found.pop()
         found.append(Stretch(step, said))
@@ -119,23 +135,23 @@ def _made(pieces: list[_Piece], frame: _Frame) -> _Piece | None:
     return _Switch(before, after, float(number[1]), "." in number[1])
 
 
-def _changes(pieces: tuple[_Piece, ...], steps: int) -> list[int]:
+def _changes(pieces: tuple[_Piece, ...], run: _Run) -> list[int]:
     """The steps after which the text may change, and the last."""
-    found, pending = {steps}, list(pieces)
+    found, pending = {run.steps}, list(pieces)
     while pending:
         piece = pending.pop()
         if isinstance(piece, _Switch):
-            if piece.step(steps) >= 1:
-                found.add(piece.step(steps))
+            if piece.step(run) >= 1:
+                found.add(piece.step(run))
             pending += piece.before
             pending += piece.after
         elif isinstance(piece, _Turns):
-            found.update(range(1, steps + 1))
+            found.update(range(1, run.steps + 1))
             pending += (each for option in piece.options for each in option)
     return sorted(found)
 
 
-def _said(pieces: tuple[_Piece, ...], step: int, steps: int) -> str:
+def _said(pieces: tuple[_Piece, ...], step: int, run: _Run) -> str:
     """The text in a step, which are counted from 1."""
     found: list[str] = []
     pending: list[Iterator[_Piece]] = [iter(pieces)]
@@ -146,7 +162,7 @@ def _said(pieces: tuple[_Piece, ...], step: int, steps: int) -> str:
         elif isinstance(piece, str):
             found.append(piece)
         elif isinstance(piece, _Switch):
-            pending.append(iter(piece.before if step <= piece.step(steps) else piece.after))
+            pending.append(iter(piece.before if step <= piece.step(run) else piece.after))
         else:
             pending.append(iter(piece.options[(step - 1) % len(piece.options)]))
     return "".join(found)

@@ -41,15 +41,16 @@ def tell(
     dialect: Dialect = "a1111",
     clip_skip: int = 0,
     sized: tuple[Sized, Sized] = (lambda each: each, lambda each: each),
+    before: int | None = None,
 ) -> tuple[Told, Conditioning | Course]:
     """What a denoiser is told of one picture, and what of its negative, on a run over these noise levels.
 
-    All of it has one length. `sized` are for the prompts and for the negative. Raises PromptError, and RequestError for
-    a clip_skip that is out of range.
+    All of it has one length. `sized` are for the prompts and for the negative, `before` is how many steps a first pass
+    had. Raises PromptError, and RequestError for a clip_skip that is out of range.
     """
     steps = max(1, len(sigmas) - 1)
-    every = [replace(part, place=each.place) for each in wanted for part in asked(each.text, steps, dialect)]
-    unwanted = Asked(_stretches(negative, steps, dialect))
+    every = [replace(part, place=each.place) for each in wanted for part in asked(each.text, steps, dialect, before)]
+    unwanted = Asked(_stretches(negative, steps, dialect, before))
     positives = list(dict.fromkeys(stretch.text for each in every for stretch in each.stretches))
     negatives = list(dict.fromkeys(stretch.text for stretch in unwanted.stretches))
     encoded, against = text.encode_all(positives, negatives, dialect=dialect, clip_skip=clip_skip)
@@ -62,14 +63,14 @@ def tell(
     return Composition(tuple(told), opposite), opposite
 
 
-def asked(text: str, steps: int, dialect: Dialect) -> tuple[Asked, ...]:
+def asked(text: str, steps: int, dialect: Dialect, before: int | None = None) -> tuple[Asked, ...]:
     """The prompts that the network is asked with for one, each in its stretches. Raises PromptError."""
     found = parts(text) if dialect == "a1111" else (Part(text),)
-    return tuple(Asked(_stretches(part.text, steps, dialect), part.weight) for part in found)
+    return tuple(Asked(_stretches(part.text, steps, dialect, before), part.weight) for part in found)
 
 
-def _stretches(text: str, steps: int, dialect: Dialect) -> tuple[Stretch, ...]:
-    return stretches(text, steps) if dialect == "a1111" else (Stretch(steps, text),)
+def _stretches(text: str, steps: int, dialect: Dialect, before: int | None) -> tuple[Stretch, ...]:
+    return stretches(text, steps, before) if dialect == "a1111" else (Stretch(steps, text),)
 
 
 def _course(prompt: Asked, conditionings: dict[str, Conditioning], sigmas: Sequence[float]) -> Conditioning | Course:
