@@ -154,6 +154,26 @@ def test_two_files_of_a_name_are_told_apart_unless_they_are_the_same(tmp_path: P
     assert locate("x", kind="lora") == root / "models/Lora/a/x.safetensors"
 
 
+def test_a_lora_is_found_by_what_its_trainer_called_it(tmp_path: Path) -> None:
+    """A1111 writes ss_output_name into prompts; a file's own name goes first, and two of one name are told."""
+    add_folder(tree(tmp_path / "webui", A1111))
+    folder = tmp_path / "webui" / "models" / "Lora"
+
+    def lora(file: str, called: str, size: int) -> Path:
+        save_file({"x": torch.zeros(size)}, folder / file, {"ss_output_name": called})
+        return folder / file
+
+    renamed, other = lora("my_download.safetensors", "InkStyle_v2", 1), lora("b.safetensors", "ink", 2)
+    assert locate("InkStyle_v2", kind="lora") == renamed
+    assert locate("ink", kind="lora").name == "ink.safetensors"
+    with pytest.raises(ModelNotFoundError, match="no model 'InkStyle_v2'"):
+        locate("InkStyle_v2")
+    lora("c.safetensors", "InkStyle_v2", 3)
+    with pytest.raises(ModelNotFoundError, match="the name of 2 files"):
+        locate("InkStyle_v2", kind="lora")
+    assert locate("b", kind="lora") == other
+
+
 def test_links_in_circles_end(tmp_path: Path) -> None:
     root = tree(tmp_path, A1111)
     (root / "models/Lora/loop").symlink_to(root / "models/Lora")

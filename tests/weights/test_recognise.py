@@ -165,6 +165,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "diffusers ControlNet": ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}, "a ControlNet"),
     "IP-Adapter": ({"image_proj.proj.weight": (3072, 1024)}, "an IP-Adapter"),
     "motion module": ({"down_blocks.0.motion_modules.0.norm.weight": (320,)}, "an AnimateDiff motion module"),
+    "hypernetwork": ({"768.0.linear.0.weight": (8, 768), "320.1.linear.0.weight": (8, 320)}, "a hypernetwork"),
     "embedding": ({"emb_params": (4, 768)}, "a textual inversion embedding"),
     "nameless embedding": ({"<cat>": (1, 768)}, "a textual inversion embedding"),
     "SDXL embedding": ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "a textual inversion embedding"),

@@ -1,5 +1,6 @@
 """What a set of tensors is, told from names and shapes alone: a checkpoint of a family, or something else by name."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ TEXT_PREFIXES = {
 }
 ITS_AUTOENCODER = "its autoencoder"
 LORA = "a LoRA"
+HYPERNETWORK = re.compile(r"(320|640|768|1024|1280)\.[01]\.")  # layers for keys and values, by the width of the text
 FOREIGN_LORA = "an adapter for another network than Stable Diffusion's (Flux, SD 3, a motion module or alike)"
 # Of adapters' names: how those of other networks begin, and what else only they have.
 FOREIGN_STARTS: tuple[str, ...] = (
@@ -99,6 +101,8 @@ def recognise(shapes: Shapes) -> Recognised:
         if found is not None:
             foreign = next((name for name in shapes if what == LORA and is_foreign(name)), None)
             return Recognised(FOREIGN_LORA if foreign else what, None, f"it has {foreign or found!r}")
+    if all(HYPERNETWORK.match(name) for name in shapes):
+        return Recognised("a hypernetwork", None, f"it has {next(iter(shapes))!r}")
     for test in (recognise_part, recognise_embedding):
         part = test(shapes)
         if part is not None:

@@ -1,7 +1,8 @@
 """Names as A1111 and ComfyUI write them, found among the files of their folders. Nothing here imports torch.
 
 `sub/model.safetensors`, `model.safetensors`, `model`, A1111's titles `model.safetensors [0123456789]`, and hashes
-alone: the first ten letters of the sha256, all of it, or A1111's old hash of eight.
+alone: the first ten letters of the sha256, all of it, or A1111's old hash of eight. A LoRA may be called as its trainer
+called it, whatever its file is called: A1111 writes that into prompts.
 """
 
 import hashlib
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from sfumato.errors import ModelFileError, ModelNotFoundError
 from sfumato.weights.adopted import Entry
+from sfumato.weights.component_files import SUFFIXES
 from sfumato.weights.hashing import hash_file, remembered
+from sfumato.weights.header import read_header
 
 TITLE = re.compile(r"(?P<name>.+?)\s*\[(?P<hash>[0-9a-fA-F]{8,64})\]")
 HASH = re.compile(r"[0-9a-f]{8}|[0-9a-f]{10}|[0-9a-f]{64}")
@@ -33,7 +36,7 @@ def match(name: str, entries: Sequence[Entry]) -> Entry | None:
                 f"{title['hash']}: it is another version. Name it without the hash to use it all the same."
             )
         return only(name, fitting)
-    found = by_name(name, entries)
+    found = by_name(name, entries) or by_own_name(name, entries)
     if not found and HASH.fullmatch(name.lower()):
         found = by_hash(name.lower(), entries)
     return only(name, found)
@@ -49,6 +52,19 @@ def by_name(name: str, entries: Iterable[Entry]) -> list[Entry]:
             if found:
                 return found
     return []
+
+
+def by_own_name(wanted: str, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the LoRAs whose metadata have a name, in kohya's ss_output_name; their headers are read for it."""
+    return [entry for entry in entries if entry.kind == "lora" and own_name(entry.path) == wanted]
+
+
+def own_name(path: Path) -> str | None:
+    """Return what a LoRA's trainer called it; None where its file does not say it."""
+    try:
+        return read_header(path).metadata.get("ss_output_name") if path.suffix.lower() == SUFFIXES[0] else None
+    except ModelFileError:
+        return None
 
 
 def by_hash(wanted: str, entries: Iterable[Entry]) -> list[Entry]:
