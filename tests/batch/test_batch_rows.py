@@ -90,3 +90,8 @@ def test_the_key_does_not_depend_on_the_order_of_the_fields(order: list[str]) ->
     key = request_key(Request.from_dict({name: values[name] for name in order}))
     assert key == request_key(Request.from_dict(values))
     assert key != request_key(Request.from_dict({**values, "seed": 5}))
+
+
+def test_a_seed_of_minus_one_is_left_to_be_drawn(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("prompt,seed\na,-1\nb,3\n")
+    assert [row.request.seed for row in read_rows(tmp_path / "table.csv", {}) if row.request] == [None, 3]

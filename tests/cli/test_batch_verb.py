@@ -60,6 +60,8 @@ def test_rows_that_fail_are_told_at_the_end_and_do_not_stop_the_others(sfumato: 
     assert said[-4].startswith("1 rows made, 0 kept, 3 failed")
     assert [line.partition(":")[0] for line in said[-3:]] == ["row 1", "row 2", "row 3"]
     assert "missing.png" in said[-2]
+    quiet = sfumato("batch", "table.jsonl", "-m", model, "-o", "out", "-q")
+    assert quiet.stderr.splitlines() == said[-3:]  # errors are told
 
 
 def test_a_start_picture_that_changed_makes_a_row_again(sfumato: Run, model: Path, here: Path, photo: Path) -> None:

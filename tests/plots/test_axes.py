@@ -139,3 +139,10 @@ def test_styles_of_an_axis_are_those_of_the_request() -> None:
 def test_a_refiner_of_an_axis_may_be_none() -> None:
     found = cells(BASE, parse_axis("Refiner checkpoint=a.safetensors,none"))
     assert sorted(cell.request.refiner is None for cell in found) == [False, True]
+
+
+def test_a_seed_of_minus_one_is_drawn_as_in_a1111() -> None:
+    first, second, third = parse_axis("Seed=-1,-1,5").values
+    assert first != second
+    assert min(first, second) >= 0
+    assert third == 5

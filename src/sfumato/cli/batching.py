@@ -11,7 +11,7 @@ from sfumato.batch.rows import Row, read_rows
 from sfumato.cli.drawing import request_of
 from sfumato.cli.options import Drawing, Voice, Which, grouped
 from sfumato.cli.output import slug, write_document, write_line
-from sfumato.cli.progress import Bar, note, progress
+from sfumato.cli.progress import Bar, complain, note, progress
 from sfumato.cli.remote import Painter
 from sfumato.errors import SfumatoError
 from sfumato.request import Request
@@ -115,4 +115,4 @@ def _tell(rows: list[Row], reports: list[Report], seconds: float, *, json: bool)
     note(f"{counts['made']} rows made, {counts['kept']} kept, {counts['failed']} failed{left} in {seconds:.1f} s")
     for report in reports:
         if report["status"] == "failed":
-            note(f"row {report['row']}: {report['error']}")
+            complain(f"row {report['row']}: {report['error']}")

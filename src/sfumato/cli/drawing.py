@@ -26,6 +26,7 @@ from sfumato.cli.remote import Painter
 from sfumato.cli.starting import Enlarging, Fitting, Growing, Masking, Share, StrengthRule, Varying
 from sfumato.cli.steering import Steered
 from sfumato.request import Dialect, NoiseMode, Request, checked_embeddings, checked_loras, parse_region
+from sfumato.request.texts import RANDOM
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -173,7 +174,7 @@ def request_of(arguments: list[str], which: Which, drawing: Drawing, begins: Map
         model=which.model,
         vae=which.vae,
         prediction=which.prediction,  # type: ignore[arg-type]  # the request refuses any other text
-        seed=drawing.seed,
+        seed=None if drawing.seed == RANDOM else drawing.seed,
         step_seed_delta=drawing.step_seed_delta,
         steps=drawing.steps,
         guidance=drawing.guidance,

@@ -211,7 +211,9 @@ class Drawing:
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option(parser=whole, metavar="N", help="Of the first picture, the next has N + 1; random by default."),
+        typer.Option(
+            parser=whole, metavar="N", help="Of the first picture, the next has N + 1; random by default, and -1."
+        ),
     ] = None
     count: Annotated[int, typer.Option(parser=whole, metavar="N", help="Pictures per prompt.")] = 1
     batch: Annotated[

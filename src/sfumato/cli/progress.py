@@ -39,6 +39,11 @@ def note(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
 
+def complain(text: str) -> None:
+    """Tell people on stderr what failed, when quiet too."""
+    sys.stderr.write(f"{text}\n")
+
+
 def _told_when_verbose(text: str, done: float = 0, total: float | None = None) -> None:
     logging.getLogger("sfumato").debug("%s", text if total is None else f"{text} {done:g}/{total:g}")
 

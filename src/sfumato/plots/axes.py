@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato.errors import RequestError
-from sfumato.request import Request
-from sfumato.request.texts import WORDS, field_name, field_value, is_number, is_whole, put
+from sfumato.request import Request, draw_seed
+from sfumato.request.texts import RANDOM, SEEDS, WORDS, field_name, field_value, is_number, is_whole, put
 
 MOST = 2_500  # cells; a plot of 50 x 50 takes hours on anything
 
@@ -62,6 +62,8 @@ def parse_axis(text: str) -> Axis:
     if not equals or not items or not all(items):
         raise RequestError(f"the axis {text!r} has no values; write it as steps=10,20,30", field or None)
     texts = [each for item in items for each in _spread(field, item)]
+    if field in SEEDS:  # a cell tells its seed
+        texts = [str(draw_seed()) if each == str(RANDOM) else each for each in texts]
     return Axis(field, tuple(field_value(field, each) for each in texts), tuple(texts))
 
 

@@ -34,6 +34,8 @@ ALIASES = {
 }
 WORDS = ("prompt", "negative_prompt")
 LISTS = {"lora": "loras", "embedding": "embeddings", "style": "styles"}
+RANDOM = -1  # what other programs write for a seed that is to be drawn
+SEEDS = ("seed", "variation.seed")
 SIZES = ("size", "seed_size", "hires.size")
 WHOLE_IN_PARTS = ("seed", "steps", "left", "top", "right", "bottom", "feather")
 
@@ -61,10 +63,10 @@ def is_whole(field: str) -> bool:
 
 
 def field_value(field: str, text: str) -> Any:
-    """A value of a field from its text; "none" is None. Raises RequestError for a size that is none."""
+    """A value of a field from its text; "none" is None, and so is a seed of -1. Raises RequestError for no size."""
     if field in WORDS:
         return text
-    if text.lower() in ("none", "off"):
+    if text.lower() in ("none", "off") or (field in SEEDS and text == str(RANDOM)):
         return None
     if field in LISTS:
         return text
