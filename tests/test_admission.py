@@ -81,6 +81,7 @@ WRONG: list[tuple[dict[str, Any], Traits, str]] = [
     ({"prompt": "a AND b :99999"}, SD1, "prompt"),
     ({"prompt": "<hypernet:x:1>"}, SD1, "prompt"),
     ({"prompt": '("a", "b").blend(1, -1)', "dialect": "compel"}, SD1, "prompt"),
+    ({"self_attention_guidance": True}, replace(SD1, layers=SD1.layers[:1]), "self_attention_guidance"),
     ({"prompt": "__there_is_no_such_wildcard__"}, SD1, "prompt"),
     ({"styles": ["there is no such style"]}, SD1, "styles"),
     ({"regions": [{"prompt": "(x:1.2.3)", "area": (0, 0, 0.5, 1)}]}, SD1, "prompt"),

@@ -254,6 +254,12 @@ def _check_networks(request: Request, traits: Traits) -> None:
     _check_tiling(traits, request.tiling, request.width, request.height)
     if request.perturbed_attention is not None:
         request.perturbed_attention.among(traits.layers)
+    if request.self_attention_guidance is not None and not any(each.startswith("mid_block") for each in traits.layers):
+        raise RequestError(
+            f"self_attention_guidance needs self-attention at the lowest resolution, where {traits.name} has none; "
+            "leave it out, or use perturbed_attention with other layers",
+            "self_attention_guidance",
+        )
     least = traits.least_blurred
     if request.self_attention_guidance is not None and min(request.width, request.height) < least:
         raise RequestError(
