@@ -137,6 +137,10 @@ class Planning(Kept):
         others = [] if request.refiner is None else [(request.refiner.model, None, None)]
         if key not in self._moved:
             self._drop(key)
+        for old in [each for each in self._models if each not in (key, *others)]:  # the oldest first
+            if len({key, *others} | set(self._models)) > max(self._keep, 1 + len(others)):
+                del self._models[old]
+        self._known_kinds()
         for each in (key, *others):
             if each in self._moved:
                 continue

@@ -119,12 +119,13 @@ def test_a_prompt_names_an_embedding_that_is_known(
     assert comfy.tobytes() == picture("a cat, easytoy").tobytes()
     weighted = picture("a cat, (embedding:EasyToy.safetensors:1.2)", dialect="comfy")
     assert weighted.tobytes() == picture("a cat, (embedding:easytoy:1.2)", dialect="comfy").tobytes()
-    own = picture(
-        "a cat, embedding:mytoy",
-        dialect="comfy",
-        embeddings=[(str(webui / "embeddings" / "EasyToy.safetensors"), "mytoy")],
-    )
-    assert own.tobytes() == comfy.tobytes()
+    for word in ("mytoy", "embedding:mytoy"):
+        own = picture(
+            "a cat, embedding:mytoy",
+            dialect="comfy",
+            embeddings=[(str(webui / "embeddings" / "EasyToy.safetensors"), word)],
+        )
+        assert own.tobytes() == comfy.tobytes()
     assert replay(save(comfy, tmp_path / "b.png"), engine=engine).outcome == "identical"
     with pytest.raises(PromptError, match=r"no such embedding \(did you mean 'easytoy'\?\)"):
         picture("a cat, embedding:EasyTyo", dialect="comfy")

@@ -211,6 +211,11 @@ def test_a_refiner_and_a_companion_move_too(folder: str, pair: Pairs, tmp_path: 
             == drawn(apart(Engine("cpu", keep=2)), request, **pictures).tobytes()
         )
     assert engine._moved == {(whole, None, None)}
+    other = str(save_folder(pair("sd1").ours, tmp_path / "other"))
+    engine = engine_on(least(refined), "low")
+    for each in (second, other):
+        drawn(engine, replace(refined, refiner={"model": each, "at": 0.5}))  # type: ignore[arg-type]
+    assert set(engine._models) == {(folder, None, None), (other, None, None)}  # the first refiner was let go of
 
 
 def test_where_the_host_has_no_room_weights_rest_on_the_disk(folder: str) -> None:

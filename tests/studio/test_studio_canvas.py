@@ -186,10 +186,13 @@ def test_a_side_is_extended_and_the_new_part_is_drawn(painted: Page) -> None:
 
 
 def press(page: Page, side: str) -> None:
-    """Press the handle at a side with a pointer that stays where it is."""
+    """Press the handle at a side with a pointer that slips a little, as pointers do."""
     box = page.get_by_role("button", name=f"Extend the picture: {side}").bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 2, box["y"] + box["height"] / 2 + 1)
+    page.mouse.up()
 
 
 def test_two_sides_are_pressed_one_after_the_other_and_what_comes_is_taken_back(painted: Page) -> None:

@@ -16,7 +16,7 @@ from sfumato.nn.resting import AHEAD
 if TYPE_CHECKING:
     from sfumato.memory.plan import Plan
 
-# What is held beside the tensors that are counted. Chosen wide: no GPU was there to measure it, see docs/memory.md.
+# What is held beside the tensors that are counted. Chosen wide, not measured: see docs/memory.md.
 CONSTANT = 300 << 20  # bytes: kernels, which come with their first use, and what libraries take for themselves
 SPARE = 1.25  # times what a network's tensors take: workspaces of convolutions, and holes between tensors
 RECORDED = 2  # steps' worth of tensors where steps are recorded (`nn.replay`): the first ones' and the recording's own

@@ -25,6 +25,8 @@ from sfumato.server.settings import Settings
 from sfumato.weights.registry import Kind
 
 REMEMBERED = 1024
+PATIENCE = 15.0  # seconds that a request waits for those before it: threads that wait are missing elsewhere
+UNREAD = "the files that the request names are still being read; try again"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Beside:
         self._asking = threading.Lock()
         self._known = threading.Lock()
         self._passed: OrderedDict[str, None] = OrderedDict()
-        self._needs: OrderedDict[str, Need] = OrderedDict()
+        self._needs: OrderedDict[str, Need | None] = OrderedDict()  # None where nothing can be told
 
     def check(
         self,
@@ -66,9 +68,14 @@ class Beside:
         asked = question(request, card, files, shape, refiner)
         room = self._room()
         if not self._answered(asked, room):
-            with self._asking:  # one child at a time, and the second who asks for the same finds it answered
+            # one child at a time, and the second who asks for the same finds it answered
+            if not self._asking.acquire(timeout=PATIENCE):
+                raise Problem(503, "model.unread", UNREAD, retry_after=5)
+            try:
                 if not self._answered(asked, room):
                     self._ask(asked, room)
+            finally:
+                self._asking.release()
         with self._known:
             need = self._needs.get(asked.memory)
         if need is not None and room is not None and need.least > room:
@@ -83,8 +90,10 @@ class Beside:
                 return False
             if room is None or surely_fits(asked.read, asked.shape, room):
                 return True
-            need = self._needs.get(asked.memory)
-            return need is not None and (need.whole or need.least <= room)
+            if asked.memory not in self._needs:
+                return False
+            need = self._needs[asked.memory]
+            return need is None or need.whole or need.least <= room
 
     def _ask(self, asked: Question, room: int | None) -> None:
         counts = room is not None and not surely_fits(asked.read, asked.shape, room)
@@ -101,14 +110,13 @@ class Beside:
             answer = json.loads(done.stdout)
             refused, need = answer["refused"], answer["need"]
         except (subprocess.TimeoutExpired, ValueError, KeyError):
-            told_so = "the files that the request names are still being read; try again"
-            raise Problem(503, "model.unread", told_so, retry_after=5) from None
+            raise Problem(503, "model.unread", UNREAD, retry_after=5) from None
         if refused is not None:
             raise RequestError(f"{refused['field']}: {plain(refused['detail'])}", refused["field"])
         with self._known:
             self._passed |= dict.fromkeys(asked.files)
-            if need is not None:
-                self._needs[asked.memory] = Need(**need)
+            if counts:
+                self._needs[asked.memory] = None if need is None else Need(**need)
                 self._needs.move_to_end(asked.memory)
             for known in (self._passed, self._needs):
                 while len(known) > REMEMBERED:

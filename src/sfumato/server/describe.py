@@ -133,7 +133,7 @@ def looked_at(asked: Mapping[str, Any]) -> dict[str, Any]:
         for field, check in checks(request, model, loras):  # noqa: B007
             check()
         if asked.get("shape") is not None:
-            field = "refiner"
+            field = field if request.refiner is None else "refiner"
             need = needed(request, (opened, model), loras, Shape(**asked["shape"]), asked)
     except (SfumatoError, OSError) as error:
         own = error.field if isinstance(error, RequestError) else None

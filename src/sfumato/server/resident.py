@@ -23,8 +23,8 @@ def resident(process: str) -> int | None:
 def room(pid: int | None, device: str | None) -> int | None:
     """The bytes that a worker may have in all: those it has, and what is free beside it.
 
-    None on a GPU, whose memory nobody plans, and where the system does not tell. Without a worker, or while it does not
-    say where it computes, it is taken to be about to start, on the CPU.
+    None on a GPU, whose memory is planned when it is drawn with, and where the system does not tell. Without a worker,
+    or while it does not say where it computes, it is taken to be about to start, on the CPU.
     """
     free = available()
     if free is None or device not in (None, "cpu"):

@@ -18,6 +18,7 @@ from sfumato.weights.embeddings import with_embeddings
 from sfumato.weights.known import known
 
 COMFY = re.compile(r"embedding:([^\s,(){}|]+)", re.IGNORECASE)  # ComfyUI, comfy/sd1_clip.py, tokenize_with_weights
+PREFIX = re.compile(r"^embedding:", re.IGNORECASE)
 AROUND = ".,;:!?"  # what may stand behind a name
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def _places(there: Sequence[Embedding]) -> Iterator[tuple[str, str]]:
     """Each embedding, and what it may be called: by its word, or by its file."""
     for each in there:
         plain = each.name.replace("\\", "/")
-        for name in (each.word, *_spellings(plain)):
+        word = PREFIX.sub("", each.word)
+        for name in (*([word] if word else []), *_spellings(plain)):
             yield each.name, name
     for other in known("embedding"):
         suffix = next((each for each in SUFFIXES if other.place.lower().endswith(each)), "")

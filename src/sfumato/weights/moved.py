@@ -3,6 +3,7 @@
 Where the host has no room for them either they stay on the disk, in the file of `sfumato.weights.streamed`.
 """
 
+import itertools
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from sfumato.weights.opened import Component, Opened
 from sfumato.weights.streamed import converted, kind_of, lay, pages
 
 HOST = torch.device("cpu")
+NUMBERS = itertools.count()  # of models, by which their networks are told apart
 
 
 def read_moved(opened: Opened, name: str, room: Room, dtype: torch.dtype | None, *, on_disk: bool = False) -> Model:
@@ -24,7 +26,7 @@ def read_moved(opened: Opened, name: str, room: Room, dtype: torch.dtype | None,
 
     `on_disk`: they rest on the disk, and `read_streamed`'s errors are raised too.
     """
-    model = hollow(opened, name)
+    model, number = hollow(opened, name), next(NUMBERS)
     kinds = {part: kind_of(opened, part, dtype or file_dtype(opened.unet)) for part in opened.components}
     header = None
     if on_disk:
@@ -41,7 +43,7 @@ def read_moved(opened: Opened, name: str, room: Room, dtype: torch.dtype | None,
         else:
             shy = autoencoder_dtype(opened.family, network, dtype) if part == "vae" else dtype
             fill(component.part, component.tensors, placed(room, shy, order, reorder=part == "vae"))
-        rest(network, room, f"{part.removesuffix('_2')} {id(opened)}", on_device(order, room))
+        rest(network, room, f"{part.removesuffix('_2')} {number}", on_device(order, room))
     return model
 
 
@@ -63,7 +65,7 @@ def fill_resting(component: Component, model: Model) -> None:
     beside = cast(Resting, model.unet.conv_in.weight)
     network, room = component.part.network, beside.room
     fill(component.part, component.tensors, placed(room, model.dtype, torch.channels_last))
-    alone = f"image encoder {id(component)}" if isinstance(network, ImageEncoder) else beside.weight.network
+    alone = f"image encoder {next(NUMBERS)}" if isinstance(network, ImageEncoder) else beside.weight.network
     rest(network, room, alone, on_device(torch.channels_last, room))
 
 

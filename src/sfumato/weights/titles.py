@@ -8,6 +8,7 @@ called it, whatever its file is called: A1111 writes that into prompts.
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from sfumato.errors import ModelFileError, ModelNotFoundError
@@ -36,10 +37,10 @@ def match(name: str, entries: Sequence[Entry]) -> Entry | None:
                 f"{title['hash']}: it is another version. Name it without the hash to use it all the same."
             )
         return only(name, fitting)
-    found = by_name(name, entries) or by_own_name(name, entries)
+    found = by_name(name, entries)
     if not found and HASH.fullmatch(name.lower()):
         found = by_hash(name.lower(), entries)
-    return only(name, found)
+    return only(name, found or by_own_name(name, entries))
 
 
 def by_name(name: str, entries: Iterable[Entry]) -> list[Entry]:
@@ -60,9 +61,19 @@ def by_own_name(wanted: str, entries: Iterable[Entry]) -> list[Entry]:
 
 
 def own_name(path: Path) -> str | None:
-    """Return what a LoRA's trainer called it; None where its file does not say it."""
+    """Return what a LoRA's trainer called it; None where its file does not say it, or cannot be read."""
     try:
-        return read_header(path).metadata.get("ss_output_name") if path.suffix.lower() == SUFFIXES[0] else None
+        state = path.stat()
+    except OSError:
+        return None
+    return _own_name(path, state.st_size, state.st_mtime_ns) if path.suffix.lower() == SUFFIXES[0] else None
+
+
+@lru_cache(maxsize=1 << 14)
+def _own_name(path: Path, size: int, changed: int) -> str | None:
+    """It, of a file as it is: of that size, changed at that time."""
+    try:
+        return read_header(path).metadata.get("ss_output_name")
     except ModelFileError:
         return None
 

@@ -4,6 +4,7 @@ A request is drawn even if its client is gone; `interrupt` and `skip` are for th
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import OrderedDict
@@ -125,27 +126,26 @@ class A1111:
     ) -> dict[str, Any]:
         kind = FORMATS[str(order.options["samples_format"]).lower()]
         files = [self._service.picture_bytes(picture.id, kind) for picture in job.pictures]
-        return answer(job, files, order, body, catalogue, img2img=img2img, seen=self._seen(job, order))
+        seen = self._seen(job, order) if body.get("send_images") in (None, True) else []
+        return answer(job, files, order, body, catalogue, img2img=img2img, seen=seen)
 
     def _seen(self, job: Job, order: Order) -> list[bytes]:
         """What the control networks saw, which their extension hands back after the pictures unless an option says no.
 
-        Of a mask, which `inpaint` sees, A1111's clients have the picture already.
+        Of a mask, which `inpaint` sees, A1111's clients have the picture already. What was thrown away meanwhile, or
+        cannot be read just now, is left out: the pictures that were drawn are what was asked for.
         """
         request, size = order.request, (job.request["width"], job.request["height"])
         if order.options["control_net_no_detectmap"]:
             return []
-        return [
-            self._service.seen(
-                self._service.pixels_bytes(control.image or request.image or ""),
-                control.preprocessor,
-                control.options,
-                size=size,
-                resize=control.resize,
-            )
-            for control in request.controls
-            if control.preprocessor != "inpaint"
-        ]
+        found = []
+        for control in request.controls:
+            if control.preprocessor != "inpaint":
+                with contextlib.suppress(Problem):
+                    source = self._service.pixels_bytes(control.image or request.image or "")
+                    how = (control.preprocessor, control.options)
+                    found.append(self._service.seen(source, *how, size=size, resize=control.resize))
+        return found
 
     # --- the running job --------------------------------------------------------------------------------------------
 
