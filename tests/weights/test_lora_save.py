@@ -137,8 +137,8 @@ def test_a_file_with_tensors_that_are_no_layers_is_not_converted(tmp_path: Path)
     shapes = {
         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (2, 8),
         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": (8, 2),
-        "lora_unet_double_blocks_0_img_attn_proj.alpha": (),
+        "lora_unet_other_blocks_0_proj.alpha": (),
     }
     path = write_sparse(tmp_path / "a.safetensors", shapes)
-    with pytest.raises(WeightsError, match=r"first 'lora_unet_double_blocks_0_img_attn_proj\.alpha'"):
+    with pytest.raises(WeightsError, match=r"first 'lora_unet_other_blocks_0_proj\.alpha'"):
         convert_lora(path, tmp_path / "b.safetensors", "peft")
