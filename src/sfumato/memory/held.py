@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sfumato.memory.plan import Plan
 
 # What is held beside the tensors that are counted, fitted to measured peaks: see docs/memory.md.
-CONSTANT = 90 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
+CONSTANT = 120 << 20  # bytes: kernels, threads' stacks, tables of the tokenizer
 NARROW = 60 << 20  # bytes more where numbers are not float32: wider copies, on processors that need them
 WIDER = 1.3  # times what an autoencoder holds in such numbers: convolutions make float32 of them
 UNITS = 2.25  # times the largest layer, where weights stay on the disk: its pages, its copies in other orders, holes
