@@ -58,8 +58,8 @@ ARROWS: dict[str, set[str]] = {
         "named": "controls memory model request upscaling weights",  # opened, and not read
         "kept": "controls devices model nn.resting request weights",  # what an engine is made of: its models,
         "planning": "kept images memory request text.words weights",  # and how they fit into the memory
-        "engine": "planning named admission guides job wording memory text.words generation diffusion events weights"
-        " request images model",
+        "engine": "kept planning named admission guides job wording memory text.words generation diffusion events"
+        " weights request images model",
         "replay": "request text.words engine generation job events metadata images model",
         # after how many steps a picture's are replayed on CUDA
         "speed": "operations model diffusion nn",

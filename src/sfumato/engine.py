@@ -10,6 +10,7 @@ from sfumato.generation import stream
 from sfumato.guides import sampled, traits_of
 from sfumato.images import NO_PICTURES, Pictures, PictureSource
 from sfumato.job import defaults_of
+from sfumato.kept import model_key
 from sfumato.memory.asked import picture_size
 from sfumato.model import Model
 from sfumato.named import check_there, checks
@@ -37,7 +38,7 @@ class Engine(Planning):
     ) -> None:
         """Raise, before a weight is read, what `run` raises for what is not there or what the model does not allow."""
         check_there(request)
-        model = self._hollow((request.model, request.vae, request.prediction))
+        model = self._hollow(model_key(request))
         refiner = None if request.refiner is None else traits_of(self._hollow((request.refiner.model, None, None)))
 
         def sampled_by(sampler: str | None, spacing: str | None) -> Sampled:
@@ -81,9 +82,8 @@ class Engine(Planning):
             model = self.model_for(request, run[0], said)
             if plan is not None:
                 model = replace(model, apart=plan.apart, tiled_above=plan.tiled_above)
-                if (
-                    plan.streams and not plan.moves and request.masking is None
-                ):  # a companion's weights would be in memory
+                # a companion's weights would be in memory
+                if plan.streams and not plan.moves and request.masking is None:
                     model = replace(model, companion=None)
             stopped = yield from stream(
                 model,

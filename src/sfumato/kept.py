@@ -10,14 +10,14 @@ from torch import nn
 
 from sfumato.controls.reading import control_names
 from sfumato.devices import choose_device, choose_dtype
-from sfumato.errors import ModelNotFoundError
 from sfumato.model import Model
 from sfumato.nn.resting import Resting, Room, rest
 from sfumato.request import Embedding, Lora, Request
 from sfumato.weights.controls import Filling, control_file, fill_for, is_made_of_unet, with_controls
 from sfumato.weights.embeddings import locate_embedding, with_embeddings
 from sfumato.weights.image_prompts import prompter_files, with_image_prompts
-from sfumato.weights.load import embedded, hollow, open_model, read
+from sfumato.weights.load import hollow, open_model, read
+from sfumato.weights.locate import embedded_name
 from sfumato.weights.lora import locate_lora, with_loras
 from sfumato.weights.moved import fill_resting, read_moved
 from sfumato.weights.opened import Component, Opened
@@ -28,14 +28,6 @@ def state_of(path: Path) -> "FileState":
     """What shows that a file is still the same: its path, size and time of change."""
     state = path.stat()
     return path, state.st_size, state.st_mtime_ns
-
-
-def embedded_name() -> str | None:
-    """The name of the model in the package, by which its pictures call it; None if this build has none."""
-    try:
-        return embedded().name
-    except ModelNotFoundError:
-        return None
 
 
 FileState = tuple[Path, int, int]
@@ -56,6 +48,16 @@ class KeptControl:
 
 ModelKey = tuple[str | None, str | None, str | None]
 """Names of a model and of another autoencoder, and what it predicts."""
+
+
+def model_key(request: Request) -> ModelKey:
+    """What a request draws with."""
+    return request.model, request.vae, request.prediction
+
+
+def refiner_keys(request: Request) -> list[ModelKey]:
+    """What it draws on with, if it has a refiner."""
+    return [] if request.refiner is None else [(request.refiner.model, None, None)]
 
 
 def together_with(network: nn.Module) -> str:
@@ -140,7 +142,7 @@ class Kept:
         }
         self._controls = kept  # the others are let go before new ones are read
         known = {name: found.network for name, found in kept.items()}
-        filling = self._filling((request.model, request.vae, request.prediction))
+        filling = self._filling(model_key(request))
         steered = with_controls(model, controls, known, filling)
         steered = with_image_prompts(steered, request.image_prompts, known, filling)
         if filling is fill_resting:
@@ -177,8 +179,7 @@ class Kept:
 
     def _headers(self, request: Request) -> dict[ModelKey, Opened]:
         """What a request's models are, of those that are not in memory; the loading takes it."""
-        keys: list[ModelKey] = [(request.model, request.vae, request.prediction)]
-        keys += [] if request.refiner is None else [(request.refiner.model, None, None)]
+        keys = [model_key(request), *refiner_keys(request)]
         return {each: self._open(*each) for each in keys if each not in self._models}
 
     def _hollow(self, key: ModelKey) -> Model:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping
 
 from sfumato.images import NO_PICTURES, Pictures, PictureSource
-from sfumato.kept import Kept, ModelKey
+from sfumato.kept import Kept, ModelKey, model_key, refiner_keys
 from sfumato.memory.asked import picture_size, size_of
 from sfumato.memory.beside import files_beside, open_beside
 from sfumato.memory.held import TILE, bytes_of, networks
@@ -62,8 +62,8 @@ class Planning(Kept):
         surely: bool = False,
     ) -> Plan | None:
         """As `plan`; unless it has to be told `surely`, None too where so much is free that nothing is counted."""
-        key = (request.model, request.vae, request.prediction)
-        other = None if request.refiner is None else (request.refiner.model, None, None)
+        key = model_key(request)
+        other = next(iter(refiner_keys(request)), None)
         free, on_device = self.space.free(), self.space.on_device
         if self.memory == "auto" and (free is None or self.device.type == "mps"):
             return None
@@ -115,7 +115,7 @@ class Planning(Kept):
 
     def _prepare(self, plan: Plan, request: Request) -> None:
         """Loads what a plan leaves on the disk, and says what it does that nobody asked for."""
-        key = (request.model, request.vae, request.prediction)
+        key = model_key(request)
         if plan.saves and key not in self._streamed and key not in self._moved:
             level = logging.WARNING if self.memory == "auto" else logging.INFO
             log.log(level, "to fit into the memory (%s in all): %s", readable_size(plan.peak), plan.saves)
@@ -128,13 +128,14 @@ class Planning(Kept):
             if key not in self._streamed:
                 self._drop(key)
                 self._stream(key, plan.dtype)
-            if request.refiner is not None and (other := (request.refiner.model, None, None)) not in self._streamed:
-                self._stream(other, plan.dtype)
+            for other in refiner_keys(request):
+                if other not in self._streamed:
+                    self._stream(other, plan.dtype)
 
     def _move_in(self, request: Request) -> None:
         """Reads a request's models so that their weights move, where they do not yet."""
-        key = (request.model, request.vae, request.prediction)
-        others = [] if request.refiner is None else [(request.refiner.model, None, None)]
+        key = model_key(request)
+        others = refiner_keys(request)
         if key not in self._moved:
             self._drop(key)
         for old in [each for each in self._models if each not in (key, *others)]:  # the oldest first

@@ -1,6 +1,6 @@
 /** What `/sfumato/v1` says, as far as the studio reads it. */
 
-import type { Verdict } from '../parts/verdict'
+export type Verdict = { outcome: string; detail: string }
 
 export type State = 'queued' | 'running' | 'done' | 'failed' | 'cancelled'
 

@@ -1,6 +1,6 @@
 /** What came of making a picture again, in words. */
 
-export type Verdict = { outcome: string; detail: string }
+import type { Verdict } from '../api/types'
 
 const VERDICTS: Record<string, string> = {
   identical: 'Identical: made again from its own record, and every pixel is the same.',

@@ -115,7 +115,8 @@ def open_beside(
 
     `loras` are the request's and those that its prompts name; `masked`: is there a mask?
     """
-    known = {each.model: open_control(locate_control(each.model), model.unet.config) for each in request.controls}
+    named = {each.model for each in request.controls}
+    known = {name: open_control(locate_control(name), model.unet.config) for name in sorted(named)}
     made_of_unet = frozenset(name for name, each in known.items() if each.added or each.low_rank is not None)
 
     seen: dict[str, Prompter] = {}

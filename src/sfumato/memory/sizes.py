@@ -1,5 +1,6 @@
 """Sizes of memory as people write them, and how much there is."""
 
+import os
 import re
 from pathlib import Path
 
@@ -26,8 +27,16 @@ def parse_size(text: str) -> int:
 
 def resident() -> int:
     """Return what this process has in memory, in bytes; 0 where the system does not tell."""
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * 4096 if statm.exists() else 0
+    return resident_of("self") or 0
+
+
+def resident_of(process: int | str) -> int | None:
+    """Return what a process has in memory, in bytes; None where the system does not tell, or there is none."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def available() -> int | None:

@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sfumato.errors import ModelNotFoundError, RequestError, SfumatoError
+from sfumato.errors import RequestError, SfumatoError
 from sfumato.request import Request
 from sfumato.server.worker import failure
+from sfumato.weights.locate import embedded_name
 
 if TYPE_CHECKING:
     from sfumato.memory.shape import Shape
@@ -62,16 +63,6 @@ def samplers() -> dict[str, Any]:
             name: {"spacing": (own := presets.spacing_name(name)), "laid": laid_in(own)} for name in sorted(kinds)
         },
     }
-
-
-def embedded_name() -> str | None:
-    """The name of the model in the package, if this installation has one."""
-    from sfumato.weights.locate import embedded
-
-    try:
-        return embedded().name
-    except ModelNotFoundError:
-        return None
 
 
 def card(name: str, tokenizers: Path) -> dict[str, Any]:

@@ -1,23 +1,11 @@
 """How much memory the server and its worker have, and how much the worker may have."""
 
-import os
-from pathlib import Path
-
-from sfumato.memory.sizes import available
+from sfumato.memory.sizes import available, resident_of
 
 
 def memory(pid: int | None) -> dict[str, int | None]:
     """The resident bytes of this process and of the worker, where the system tells (Linux)."""
-    return {"server": resident("self"), "worker": None if pid is None else resident(str(pid))}
-
-
-def resident(process: str) -> int | None:
-    """The resident bytes of a process, where the system tells."""
-    try:
-        fields = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()
-    except OSError:
-        return None
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+    return {"server": resident_of("self"), "worker": None if pid is None else resident_of(pid)}
 
 
 def room(pid: int | None, device: str | None) -> int | None:
@@ -29,4 +17,4 @@ def room(pid: int | None, device: str | None) -> int | None:
     free = available()
     if free is None or device not in (None, "cpu"):
         return None
-    return free + (0 if pid is None else resident(str(pid)) or 0)
+    return free + (0 if pid is None else resident_of(pid) or 0)

@@ -27,19 +27,18 @@ from sfumato.server.intake import Intake
 from sfumato.server.problems import Problem
 from sfumato.server.queue import NewJob
 from sfumato.server.resident import memory, room
+from sfumato.server.roster import Roster
 from sfumato.server.runner import Runner
 from sfumato.server.settings import Settings
 from sfumato.server.spare import Spare
 from sfumato.server.texts import picture_ids
-from sfumato.server.values import ENDED, Job, ModelCard, Progress
-from sfumato.server.views import file_of, job_of, model_of, moment, picture_of
-from sfumato.weights.known import known
-from sfumato.weights.registry import Kind
+from sfumato.server.values import ENDED, Job, Progress
+from sfumato.server.views import job_of, moment, picture_of
 
 log = logging.getLogger(__name__)
 
 
-class Service(Album):
+class Service(Album, Roster):
     """One server's state. Call `start` once, and `stop` in the end."""
 
     def __init__(self, settings: Settings) -> None:
@@ -292,26 +291,7 @@ class Service(Album):
         told = self._moments.get(id, {}).get("preview")
         return None if told is None else str(told["image"])
 
-    # --- models -----------------------------------------------------------------------------------------------------
-
-    def models(self) -> list[ModelCard]:
-        """The models that can be named."""
-        default = self.catalogue.default()
-        return [
-            model_of(each, card, default=each.name == default, loaded=each.name in self.runner.loaded)
-            for each, card in self.catalogue.cards()
-        ]
-
-    def model(self, name: str) -> ModelCard:
-        """One of them. Raises Problem 404."""
-        for card in self.models():
-            if card.name == name:
-                return card
-        raise Problem(404, "model.unknown", f"there is no model {name!r}")
-
-    def named_files(self, kind: Kind) -> list[dict[str, Any]]:
-        """What else of a kind can be named, and the size of its file in bytes."""
-        return [file_of(each) for each in known(kind)]
+    # --- the whole --------------------------------------------------------------------------------------------------
 
     def system(self) -> dict[str, Any]:
         """What the server is and does."""

@@ -40,6 +40,14 @@ def embedded() -> Path:
     return found[0]
 
 
+def embedded_name() -> str | None:
+    """Return the name of the model in the package, by which its pictures call it; None if this build has none."""
+    try:
+        return embedded().name
+    except ModelNotFoundError:
+        return None
+
+
 def registry() -> Registry:
     """Return what was added, by name and by folder. Raises ModelFileError if the file of it is damaged."""
     return read_registry(home() / "models.json")

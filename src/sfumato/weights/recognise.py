@@ -34,8 +34,11 @@ FOREIGN_STARTS: tuple[str, ...] = (
     "lycoris_transformer_blocks",
     "lycoris_single_",
     "lora_prior_",
+    "diffusion_model.blocks.",
+    "diffusion_model.layers.",
+    "lora_unet_blocks_",
+    "lora_unet_layers_",
 )
-FOREIGN_STARTS += ("diffusion_model.blocks.", "diffusion_model.layers.", "lora_unet_blocks_", "lora_unet_layers_")
 FOREIGN_PARTS = ("double_blocks", "single_blocks", "joint_blocks", "single_transformer_blocks", "motion_modules")
 # Parts of a tensor's name that only one kind of file has, most telling first.
 TELLTALES = (

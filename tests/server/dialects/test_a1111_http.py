@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from starlette.testclient import TestClient
 
 from sfumato.weights.locate import add_alias
+from sfumato.weights.registry import Kind
 
 API = "/sdapi/v1"
 INFO = {
@@ -244,13 +245,18 @@ def test_options_are_kept_and_wrong_ones_change_nothing(start: Any, settings: An
     assert kept["CLIP_stop_at_last_layers"] == 2
 
 
+def start_with(name: str, kind: Kind, start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A server beside a file of a kind that has a name, and nothing in it."""
+    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
+    save_file({"nothing.weight": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    add_alias(name, tmp_path / f"{name}.safetensors", kind=kind)
+    return start()
+
+
 def test_networks_that_enlarge_are_listed_for_hires_fix_alone(
     start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
-    save_file({"nothing.weight": torch.zeros(1)}, tmp_path / "fine.safetensors")
-    add_alias("fine", tmp_path / "fine.safetensors", kind="upscaler")
-    client = start()
+    client = start_with("fine", "upscaler", start, tmp_path, monkeypatch)
     listed = client.get(f"{API}/upscalers").json()
     assert [(each["name"], each["model_name"]) for each in listed[-2:]] == [("Nearest", None), ("fine", "fine")]
     hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5}
@@ -343,10 +349,7 @@ def test_what_control_networks_saw_follows_the_pictures(
     start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the extension hands it back, unless an option says no: at the size of the pictures, black where no edge is."""
-    monkeypatch.setenv("SFUMATO_HOME", str(tmp_path / "home"))
-    save_file({"nothing.weight": torch.zeros(1)}, tmp_path / "edges.safetensors")
-    add_alias("edges", tmp_path / "edges.safetensors", kind="controlnet")
-    client = start()
+    client = start_with("edges", "controlnet", start, tmp_path, monkeypatch)
     unit = {"model": "edges", "image": picture((96, 48))}
     units = {"ControlNet": {"args": [unit | {"module": "canny"}, unit]}}
     answer = draw(client, seed=7, n_iter=2, alwayson_scripts=units)
